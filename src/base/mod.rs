@@ -1,0 +1,14 @@
+//! L0: what would be as useful without mail. Time as a value, seeded randomness, maps with a fixed
+//! order, a slab with checked keys, the timer wheel, checksums, units and the cells that shards
+//! share. Nothing here knows of messages, sockets, files or clocks.
+
+pub mod cells;
+pub mod crc;
+pub mod histogram;
+pub mod map;
+pub mod peer_table;
+pub mod prng;
+pub mod slab;
+pub mod time;
+pub mod timer_wheel;
+pub mod units;

@@ -1,0 +1,337 @@
+//! `pelton queue list | show | why`: what waits, and one queue or one message whole.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use clap::Args;
+use clap::Subcommand;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::units;
+use crate::cli::client;
+use crate::cli::client::ServerArgs;
+use crate::cli::output;
+use crate::cli::output::Align;
+use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_USAGE;
+use crate::cli::output::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::output::Page;
+use crate::cli::output::Style;
+use crate::cli::output::Table;
+use crate::cli::output::command;
+use crate::cli::trace;
+use crate::cli::trace::TraceArgs;
+use crate::cli::why;
+use crate::cli::why::WhyArgs;
+use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::MessagesData;
+use crate::control::management::protocol::QueuesData;
+use crate::control::management::protocol::Reply;
+use crate::control::management::protocol::Request;
+use crate::engine::query::LastReply;
+use crate::engine::query::QueueSummary;
+use crate::types::filter::Filter;
+
+/// Lines of a list unless told otherwise: a screen.
+const LIMIT_DEFAULT: usize = 40;
+
+#[derive(Args, Clone, Debug)]
+pub struct QueueArgs {
+    #[command(subcommand)]
+    pub command: QueueCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum QueueCommand {
+    /// Queues, the largest first, or with --messages the messages in them
+    List(ListArgs),
+    /// One queue whole: BINDING DOMAIN; or one message: ID
+    Show(ShowArgs),
+    /// What the mail of a domain waits for; the same as pelton why
+    Why(WhyArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Only what matches: domain=example.com binding=a age>10m state=delayed code~4.7
+    #[arg(long = "where", value_name = "FILTER", default_value = "")]
+    pub filter: String,
+    /// List at most this many
+    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT)]
+    pub limit: usize,
+    /// List messages instead of queues; the filter may then name id, recipient, sender, size and
+    /// attempts too
+    #[arg(long)]
+    pub messages: bool,
+    /// Go on where an earlier list of messages ended
+    #[arg(long, value_name = "CURSOR", requires = "messages")]
+    pub after: Option<String>,
+    /// One JSON object per line
+    #[arg(long, conflicts_with = "json")]
+    pub jsonl: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// A binding, or the id of a message or batch
+    #[arg(value_name = "BINDING|ID")]
+    pub name: String,
+    /// The domain, after a binding
+    pub domain: Option<String>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn run(args: &QueueArgs) -> u8 {
+    match &args.command {
+        QueueCommand::List(args) => {
+            let style = Style::of_stdout(args.output.color);
+            output::show(list(args, &style), args.output, args.jsonl)
+        }
+        QueueCommand::Show(args) => show(args),
+        QueueCommand::Why(args) => why::run(args),
+    }
+}
+
+fn show(args: &ShowArgs) -> u8 {
+    let (server, output) = (args.server.clone(), args.output);
+    match &args.domain {
+        Some(domain) => {
+            let binding = Some(args.name.clone());
+            why::run(&WhyArgs {
+                domain: domain.clone(),
+                binding,
+                server,
+                output,
+            })
+        }
+        None => trace::run(&TraceArgs::of(args.name.clone(), server, output)),
+    }
+}
+
+fn list(args: &ListArgs, style: &Style) -> Result<Page, Failure> {
+    let filter: Filter = args
+        .filter
+        .parse()
+        .map_err(|error| Failure::new(EXIT_USAGE, "E411", format!("--where: {error}")))?;
+    if let Some(field) = filter.needs_messages().filter(|_| !args.messages) {
+        let message = format!(
+            "--where: {} is a fact of messages, not of queues: add --messages",
+            field.as_str()
+        );
+        return Err(Failure::new(EXIT_USAGE, "E411", message));
+    }
+    let (cursor, limit) = (args.after.clone(), args.limit);
+    let request = match args.messages {
+        true => Request::Messages {
+            filter,
+            cursor,
+            limit,
+        },
+        false => Request::Queues { filter, limit },
+    };
+    let envelope = client::ask(&args.server.places()?, &request)?;
+    page(envelope, &args.filter, style)
+}
+
+/// The page for a reply; `filter` as it was asked for.
+pub fn page(envelope: Envelope, filter: &str, style: &Style) -> Result<Page, Failure> {
+    let Envelope {
+        node,
+        at,
+        notes,
+        reply,
+    } = envelope;
+    let (schema, text, data, records, next) = match &reply {
+        Reply::Queues(data) => {
+            let next = after_queues(data);
+            let text = queues_text(data, &next, style);
+            (
+                "pelton.queues/1",
+                text,
+                json_of(data),
+                records(&data.queues),
+                next,
+            )
+        }
+        Reply::Messages(data) => {
+            let next = after_messages(data, filter);
+            let text = messages_text(data, &next, style);
+            (
+                "pelton.messages/1",
+                text,
+                json_of(data),
+                records(&data.messages),
+                next,
+            )
+        }
+        _ => return Err(client::unexpected()),
+    };
+    Ok(Page {
+        schema,
+        node,
+        at,
+        text,
+        data,
+        records: Some(records),
+        warnings: notes,
+        next: vec![next],
+        exit: EXIT_DONE,
+    })
+}
+
+/// Plain data with text keys always has a JSON form.
+fn json_of(data: &impl Serialize) -> Value {
+    serde_json::to_value(data).unwrap_or_default()
+}
+
+fn records<T: Serialize>(items: &[T]) -> Vec<Value> {
+    items.iter().map(json_of).collect()
+}
+
+fn after_queues(data: &QueuesData) -> Vec<String> {
+    match data
+        .queues
+        .iter()
+        .find(|queue| queue.delayed > 0)
+        .or(data.queues.first())
+    {
+        Some(queue) => command(&["pelton", "why", &queue.domain, "--binding", &queue.binding]),
+        None => command(&["pelton", "status"]),
+    }
+}
+
+fn queues_text(data: &QueuesData, next: &[String], style: &Style) -> String {
+    if data.queues.is_empty() {
+        return format!(
+            "no queues match: nothing waits\n{}",
+            output::next_line(next)
+        );
+    }
+    let size = |queue: &QueueSummary| queue.active + queue.delayed + queue.in_flight;
+    let messages: u64 = data.queues.iter().map(size).sum();
+    let mut text = String::new();
+    let more = if data.more {
+        ", the largest; there are more: --limit"
+    } else {
+        ""
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{} messages in {} queues{more}",
+        units::grouped(messages),
+        units::grouped(data.queues.len() as u64),
+    );
+    let mut table = Table::new(&[
+        ("DOMAIN", Align::Left),
+        ("BINDING", Align::Left),
+        ("ACTIVE", Align::Right),
+        ("DELAYED", Align::Right),
+        ("IN FLIGHT", Align::Right),
+        ("CONNS", Align::Right),
+        ("OLDEST", Align::Right),
+        ("WAITS FOR", Align::Left),
+        ("LAST FAILURE", Align::Left),
+    ]);
+    for queue in &data.queues {
+        table.row([
+            queue.domain.clone(),
+            queue.binding.clone(),
+            units::grouped(queue.active),
+            units::grouped(queue.delayed),
+            units::grouped(queue.in_flight),
+            units::grouped(queue.connections),
+            queue.oldest_seconds.map_or("-".to_owned(), age),
+            waits_for(queue),
+            queue
+                .last_failure
+                .as_ref()
+                .map_or("-".to_owned(), |reply| failure(reply, style)),
+        ]);
+    }
+    text.push_str(&table.render(style));
+    text.push_str(&output::next_line(next));
+    text
+}
+
+fn age(seconds: u64) -> String {
+    units::duration(Duration::from_secs(seconds))
+}
+
+fn waits_for(queue: &QueueSummary) -> String {
+    match queue.cause.as_str() {
+        "" => "-".to_owned(),
+        cause => format!("{cause} {}", age(queue.cause_seconds)),
+    }
+}
+
+fn failure(reply: &LastReply, style: &Style) -> String {
+    format!("{} ago: {}", style.age(&reply.last_at), reply.reply)
+}
+
+fn after_messages(data: &MessagesData, filter: &str) -> Vec<String> {
+    match (&data.next, data.messages.first()) {
+        (Some(cursor), _) => {
+            let mut next = command(&["pelton", "queue", "list", "--messages"]);
+            if !filter.is_empty() {
+                next.extend(command(&["--where", filter]));
+            }
+            next.extend(command(&["--after", cursor]));
+            next
+        }
+        (None, Some(message)) => command(&["pelton", "trace", &message.id]),
+        (None, None) => command(&["pelton", "queue", "list"]),
+    }
+}
+
+fn messages_text(data: &MessagesData, next: &[String], style: &Style) -> String {
+    if data.messages.is_empty() {
+        return format!("no queued messages match\n{}", output::next_line(next));
+    }
+    let more = if data.next.is_some() {
+        "; there are more"
+    } else {
+        ""
+    };
+    let mut text = format!(
+        "{} messages{more}\n",
+        units::grouped(data.messages.len() as u64)
+    );
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("STATE", Align::Left),
+        ("AGE", Align::Right),
+        ("ATTEMPTS", Align::Right),
+        ("DUE IN", Align::Right),
+        ("SIZE", Align::Right),
+        ("BINDING", Align::Left),
+        ("RECIPIENT", Align::Left),
+    ]);
+    for message in &data.messages {
+        table.row([
+            message.id.clone(),
+            message.state.replace('_', " "),
+            age(message.age_seconds),
+            message.attempts.to_string(),
+            message
+                .due
+                .as_deref()
+                .map_or("now".to_owned(), |due| style.until(due)),
+            units::size(message.size_bytes),
+            message.binding.clone(),
+            message.recipient.clone(),
+        ]);
+    }
+    text.push_str(&table.render(style));
+    text.push_str(&output::next_line(next));
+    text
+}

@@ -1,0 +1,263 @@
+//! `pelton status`: is anything wrong?
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use clap::Args;
+use clap::ValueEnum;
+
+use crate::base::histogram::Histogram;
+use crate::base::units;
+use crate::cli::client;
+use crate::cli::client::ServerArgs;
+use crate::cli::output;
+use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_FAILED;
+use crate::cli::output::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::output::Page;
+use crate::cli::output::Style;
+use crate::cli::output::clean;
+use crate::cli::output::command;
+use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::Level;
+use crate::control::management::protocol::Reply;
+use crate::control::management::protocol::Request;
+use crate::control::management::protocol::StatusData;
+
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Exit with 1 if there is a warning, or only if there is a failure; without it exit with 0
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub fail_on: Option<FailOn>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum FailOn {
+    Warn,
+    Fail,
+}
+
+pub fn run(args: &StatusArgs) -> u8 {
+    let style = Style::of_stdout(args.output.color);
+    output::show(look(args, &style), args.output, false)
+}
+
+fn look(args: &StatusArgs, style: &Style) -> Result<Page, Failure> {
+    let envelope = client::ask(&args.server.places()?, &Request::Status)?;
+    page(envelope, args.fail_on, style)
+}
+
+/// The page for a reply.
+pub fn page(envelope: Envelope, fail_on: Option<FailOn>, style: &Style) -> Result<Page, Failure> {
+    let Envelope {
+        node,
+        at,
+        notes,
+        reply,
+    } = envelope;
+    let Reply::Status(status) = reply else {
+        return Err(client::unexpected());
+    };
+    let worst = status.warnings.iter().map(|warning| warning.level).max();
+    let failed = match fail_on {
+        None => false,
+        Some(FailOn::Warn) => worst.is_some(),
+        Some(FailOn::Fail) => worst == Some(Level::Fail),
+    };
+    let next = match status
+        .warnings
+        .iter()
+        .find(|warning| !warning.next.is_empty())
+    {
+        Some(warning) => warning.next.clone(),
+        None => command(&["pelton", "queue", "list"]),
+    };
+    Ok(Page {
+        schema: "pelton.status/1",
+        text: text(&node, &status, &next, style),
+        data: serde_json::to_value(&status).unwrap_or_default(),
+        node,
+        at,
+        records: None,
+        warnings: notes,
+        next: vec![next],
+        exit: if failed { EXIT_FAILED } else { EXIT_DONE },
+    })
+}
+
+fn text(node: &str, status: &StatusData, next: &[String], style: &Style) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_head(&mut text, node, status, style);
+    let _ = write_reasons(&mut text, status, style);
+    let _ = write_details(&mut text, status);
+    text.push_str(&output::next_line(next));
+    text
+}
+
+fn write_head(
+    text: &mut String,
+    node: &str,
+    status: &StatusData,
+    style: &Style,
+) -> core::fmt::Result {
+    let worst = status.warnings.iter().map(|warning| warning.level).max();
+    let verdict = match worst {
+        None => style.good(&status.verdict),
+        Some(Level::Warn) => style.warn(&status.verdict),
+        Some(Level::Fail) => style.fail(&status.verdict),
+    };
+    let since = style.clock(&status.verdict_since);
+    let age = style.age(&status.verdict_since);
+    let config = &status.config;
+    let loaded = style.age(&config.loaded_at);
+    writeln!(
+        text,
+        "{} {verdict} since {since} ({age})      pelton {}   config {} ({loaded} old)",
+        clean(node),
+        clean(&status.version),
+        clean(&config.digest),
+    )?;
+    let gauges = &status.total.gauges;
+    let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+    let rates = &status.rates;
+    let growth = match rates.queued_per_second {
+        Some(rate) if rate.abs() >= 0.5 => format!(" ({}/s)", signed(rate)),
+        _ => String::new(),
+    };
+    let oldest = match queued {
+        0 => "-".to_owned(),
+        _ => units::duration(Duration::from_secs(gauges.oldest_seconds)),
+    };
+    writeln!(
+        text,
+        "in {}   out {}   delayed {}   bounced {}   queued {}{growth}   oldest {oldest}",
+        per_second(rates.injected_per_second),
+        per_second(rates.delivered_per_second),
+        per_second(rates.delayed_per_second),
+        per_second(rates.bounced_per_second),
+        units::grouped(queued),
+    )
+}
+
+fn per_second(rate: Option<f64>) -> String {
+    match rate {
+        None => "-".to_owned(),
+        Some(rate) if rate > 0.0 && rate < 10.0 => format!("{rate:.1}/s"),
+        Some(rate) => format!("{}/s", units::grouped(rate.max(0.0).round() as u64)),
+    }
+}
+
+fn signed(rate: f64) -> String {
+    let sign = if rate < 0.0 { '-' } else { '+' };
+    format!("{sign}{}", units::grouped(rate.abs().round() as u64))
+}
+
+fn write_reasons(text: &mut String, status: &StatusData, style: &Style) -> core::fmt::Result {
+    for warning in &status.warnings {
+        let word = match warning.level {
+            Level::Warn => style.warn("WARN"),
+            Level::Fail => style.fail("FAIL"),
+        };
+        write!(text, "{word} {}", clean(&warning.text))?;
+        if !warning.next.is_empty() {
+            write!(text, "  > {}", output::shell_words(&warning.next))?;
+        }
+        text.push('\n');
+    }
+    if status.warnings.is_empty() {
+        let ok = style.good("ok  ");
+        writeln!(text, "{ok} spool, shards, event log, configuration")?;
+    }
+    Ok(())
+}
+
+fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
+    let (counters, gauges) = (&status.total.counters, &status.total.gauges);
+    let count = units::grouped;
+    writeln!(
+        text,
+        "Queues    {} active, {} delayed, {} in flight in {} queues",
+        count(gauges.queue_active),
+        count(gauges.queue_delayed),
+        count(gauges.queue_in_flight),
+        count(gauges.queues),
+    )?;
+    writeln!(
+        text,
+        "Totals    {} accepted, {} recovered; {} delivered, {} bounced, {} expired, {} discarded",
+        count(counters.messages_injected),
+        count(counters.messages_recovered),
+        count(counters.messages_delivered),
+        count(counters.messages_bounced),
+        count(counters.messages_expired),
+        count(counters.messages_discarded),
+    )?;
+    writeln!(
+        text,
+        "          {} rejected, {} possible duplicates, {} attempts delayed",
+        count(counters.messages_rejected),
+        count(counters.possible_duplicates),
+        count(counters.messages_delayed),
+    )?;
+    let space = match (status.spool.free_bytes, status.spool.size_bytes) {
+        (Some(free), Some(size)) => {
+            format!("{} of {} free", units::size(free), units::size(size))
+        }
+        _ => "free space unknown".to_owned(),
+    };
+    writeln!(
+        text,
+        "Spool     {}, sync {}, {space}, {} used, {}",
+        clean(&status.spool.path),
+        clean(&status.spool.sync),
+        units::size(gauges.spool_bytes),
+        commits(counters.spool_commits, counters.spool_commit_messages),
+    )?;
+    writeln!(
+        text,
+        "Latency   commit {}, SMTP transaction {}, delivery {}",
+        quantiles(&status.total.commit_latency),
+        quantiles(&status.total.injection_latency),
+        quantiles(&status.total.delivery_latency),
+    )?;
+    writeln!(
+        text,
+        "Process   pid {}, {} shards, {} resident, {} connections in, {} out, {} open files",
+        status.pid,
+        status.shards,
+        units::size(status.resident_bytes),
+        count(gauges.sessions_in),
+        count(gauges.sessions_out),
+        count(status.open_files),
+    )
+}
+
+fn commits(commits: u64, messages: u64) -> String {
+    match commits {
+        0 => "no commits yet".to_owned(),
+        _ => format!(
+            "{} commits of {:.1} messages",
+            units::grouped(commits),
+            messages as f64 / commits as f64
+        ),
+    }
+}
+
+fn quantiles(histogram: &Histogram) -> String {
+    match (histogram.quantile(500), histogram.quantile(990)) {
+        (Some(half), Some(most)) => {
+            format!(
+                "p50 < {} p99 < {}",
+                units::duration(half),
+                units::duration(most)
+            )
+        }
+        _ => "-".to_owned(),
+    }
+}

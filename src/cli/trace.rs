@@ -1,0 +1,474 @@
+//! `pelton trace ID|ADDRESS`: the life of a message. What is queued is asked of the engine; what is
+//! done is read from the event log, without the engine if need be.
+
+mod events;
+
+use core::fmt::Write;
+use core::time::Duration;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::map::Map;
+use crate::base::units;
+use crate::cli::changes::duration;
+use crate::cli::client;
+use crate::cli::client::Places;
+use crate::cli::client::ServerArgs;
+use crate::cli::output;
+use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_NOT_FOUND;
+use crate::cli::output::EXIT_UNREACHABLE;
+use crate::cli::output::EXIT_USAGE;
+use crate::cli::output::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::output::Page;
+use crate::cli::output::Style;
+use crate::cli::output::clean;
+use crate::cli::output::command;
+use crate::cli::output::wall_now;
+use crate::cli::why::write_transcript;
+use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::Reply;
+use crate::control::management::protocol::Request;
+use crate::control::management::protocol::TraceData;
+use crate::engine::query::MessageTrace;
+use crate::engine::query::TraceTarget;
+use crate::types::id::BatchId;
+use crate::types::id::MessageId;
+
+/// Messages told in text unless told otherwise.
+const LIMIT_DEFAULT: usize = 20;
+
+/// How far back the event log is searched unless told otherwise: the usual longest life of a
+/// message.
+const SINCE_DEFAULT: &str = "7d";
+
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// The id of a message or batch, as the 250 told it, or a recipient address
+    #[arg(value_name = "ID|ADDRESS")]
+    pub target: String,
+    /// How far back to search the event log: 90s, 30m, 6h, 7d
+    #[arg(long, value_name = "TIME", default_value = SINCE_DEFAULT, value_parser = duration)]
+    pub since: Duration,
+    /// Tell at most this many messages, the newest last
+    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT)]
+    pub limit: usize,
+    /// Every transcript that is kept, not only the last
+    #[arg(long)]
+    pub smtp: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl TraceArgs {
+    /// With everything else at its default.
+    pub fn of(target: String, server: ServerArgs, output: OutputArgs) -> TraceArgs {
+        let since = duration(SINCE_DEFAULT).unwrap_or(Duration::MAX);
+        TraceArgs {
+            target,
+            since,
+            limit: LIMIT_DEFAULT,
+            smtp: false,
+            server,
+            output,
+        }
+    }
+}
+
+pub fn run(args: &TraceArgs) -> u8 {
+    let style = Style::of_stdout(args.output.color);
+    output::show(look(args, &style), args.output, false)
+}
+
+fn look(args: &TraceArgs, style: &Style) -> Result<Page, Failure> {
+    let target = target_of(&args.target)?;
+    let places = args.server.places()?;
+    let request = Request::Trace {
+        target: target.clone(),
+    };
+    let (mut envelope, folder) = match client::ask(&places, &request) {
+        Ok(envelope) => {
+            let folder = match &envelope.reply {
+                Reply::Trace(data) => PathBuf::from(&data.event_log),
+                _ => return Err(client::unexpected()),
+            };
+            (envelope, folder)
+        }
+        Err(failure) if failure.exit == EXIT_UNREACHABLE => {
+            without_engine(&places).ok_or(failure)?
+        }
+        Err(failure) => return Err(failure),
+    };
+    let events = search(&folder, &target, args.since, &mut envelope.notes);
+    let wanted = Wanted {
+        target: &args.target,
+        limit: args.limit,
+        smtp: args.smtp,
+    };
+    page(envelope, events, &wanted, style)
+}
+
+fn target_of(text: &str) -> Result<TraceTarget, Failure> {
+    if let Ok(id) = text.parse::<MessageId>() {
+        return Ok(TraceTarget::Message(id.to_string()));
+    }
+    if let Ok(id) = text.parse::<BatchId>() {
+        return Ok(TraceTarget::Batch(id.to_string()));
+    }
+    if text.contains('@') {
+        let address = text.trim_start_matches('<').trim_end_matches('>');
+        return Ok(TraceTarget::Recipient(address.to_lowercase()));
+    }
+    let message = format!(
+        "\"{text}\" is neither an id nor an address. An id is what the 250 told, as \
+         0C8V3M1A7Q2ZK, or with the number of the recipient, as 0C8V3M1A7Q2ZK-0"
+    );
+    Err(Failure::new(EXIT_USAGE, "E412", message))
+}
+
+fn without_engine(places: &Places) -> Option<(Envelope, PathBuf)> {
+    let folder = places.event_log.clone().filter(|folder| folder.is_dir())?;
+    let note = format!(
+        "no Pelton answers on {}: only the event log was searched, what is queued is not told",
+        places.socket.display()
+    );
+    let envelope = Envelope {
+        node: String::new(),
+        at: wall_now().rfc3339().to_string(),
+        notes: vec![note],
+        reply: Reply::Trace(TraceData::default()),
+    };
+    Some((envelope, folder))
+}
+
+fn search(
+    folder: &Path,
+    target: &TraceTarget,
+    since: Duration,
+    notes: &mut Vec<String>,
+) -> Vec<Value> {
+    let bounds = events::Bounds {
+        since: wall_now() - since,
+        bytes_max: events::SCAN_BYTES_MAX,
+        events_max: events::EVENTS_MAX,
+    };
+    match events::scan(folder, target, bounds) {
+        Ok(found) => {
+            notes.extend(found.cut_short);
+            found.events
+        }
+        Err(error) => {
+            let folder = folder.display();
+            notes.push(format!("the event log {folder} cannot be read: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// What was asked for, beside the target as understood.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub target: &'a str,
+    pub limit: usize,
+    pub smtp: bool,
+}
+
+/// All that is known of one message.
+#[derive(Default)]
+struct Life {
+    live: Option<MessageTrace>,
+    events: Vec<Value>,
+}
+
+/// The page for a reply and the events found.
+pub fn page(
+    envelope: Envelope,
+    events: Vec<Value>,
+    wanted: &Wanted<'_>,
+    style: &Style,
+) -> Result<Page, Failure> {
+    let Envelope {
+        node,
+        at,
+        notes,
+        reply,
+    } = envelope;
+    let Reply::Trace(data) = reply else {
+        return Err(client::unexpected());
+    };
+    let (lives, rejections) = lives(data.messages, events);
+    if lives.is_empty() && rejections.is_empty() {
+        let mut message = format!(
+            "nothing is known of {}: it is not queued, and the event log has nothing of it in the \
+             time searched. Further back: --since 10d",
+            wanted.target
+        );
+        for note in &notes {
+            let _ = write!(message, "\nWARN {note}");
+        }
+        return Err(Failure::new(EXIT_NOT_FOUND, "E413", message));
+    }
+    let next = next(&lives);
+    let mut text = String::new();
+    let left_out = lives.len().saturating_sub(wanted.limit);
+    if left_out > 0 {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{left_out} earlier messages are left out: --limit, or --json"
+        );
+    }
+    for (id, life) in lives.iter().skip(left_out) {
+        let _ = write_life(&mut text, id, life, wanted.smtp, style);
+    }
+    for event in &rejections {
+        let _ = write_rejection(&mut text, event, style);
+    }
+    text.push_str(&output::next_line(&next));
+    let messages: Vec<Value> = lives.iter().map(|(id, life)| life_json(id, life)).collect();
+    Ok(Page {
+        schema: "pelton.trace/1",
+        node,
+        at,
+        text,
+        data: json!({ "messages": messages, "rejections": rejections }),
+        records: None,
+        warnings: notes,
+        next: vec![next],
+        exit: EXIT_DONE,
+    })
+}
+
+/// Messages in the order of their first event, those without one last; and refusals, which belong
+/// to no message.
+fn lives(live: Vec<MessageTrace>, events: Vec<Value>) -> (Map<String, Life>, Vec<Value>) {
+    let mut lives: Map<String, Life> = Map::default();
+    let mut rejections = Vec::new();
+    for event in events {
+        match event["message_id"].as_str() {
+            Some(id) => lives.entry(id.to_owned()).or_default().events.push(event),
+            None => rejections.push(event),
+        }
+    }
+    for trace in live {
+        let life = lives.entry(trace.message.id.clone()).or_default();
+        life.live = Some(trace);
+    }
+    (lives, rejections)
+}
+
+fn life_json(id: &str, life: &Life) -> Value {
+    json!({ "message_id": id, "state": state(life), "queued": life.live, "events": life.events })
+}
+
+/// One word for how it stands.
+fn state(life: &Life) -> &str {
+    let end = life.events.iter().find(|event| is_terminal(event));
+    match (end, &life.live) {
+        (Some(end), _) => end["outcome"].as_str().unwrap_or("done"),
+        (None, Some(_)) => "queued",
+        (None, None) => "unknown",
+    }
+}
+
+fn is_terminal(event: &Value) -> bool {
+    event["type"] == "delivery" || event["type"] == "bounce"
+}
+
+fn next(lives: &Map<String, Life>) -> Vec<String> {
+    let queued = lives.values().filter(|life| state(life) == "queued");
+    let live = queued.filter_map(|life| life.live.as_ref()).next_back();
+    match live {
+        Some(trace) => {
+            let message = &trace.message;
+            command(&[
+                "pelton",
+                "why",
+                &message.domain,
+                "--binding",
+                &message.binding,
+            ])
+        }
+        None => command(&["pelton", "queue", "list"]),
+    }
+}
+
+fn write_life(
+    text: &mut String,
+    id: &str,
+    life: &Life,
+    smtp: bool,
+    style: &Style,
+) -> core::fmt::Result {
+    let of_event = |member: &str| life.events.iter().find_map(|event| event[member].as_str());
+    let of_live = life.live.as_ref().map(|trace| &trace.message);
+    let recipient = of_event("raw_rcpt_to").or(of_live.map(|message| message.recipient.as_str()));
+    let binding = of_event("binding").or(of_live.map(|message| message.binding.as_str()));
+    let word = state(life).to_uppercase();
+    let word = match word.as_str() {
+        "DELIVERED" => style.good(&word),
+        "QUEUED" | "UNKNOWN" => style.warn(&word),
+        _ => style.fail(&word),
+    };
+    writeln!(
+        text,
+        "{} {word}, to {} by {}",
+        style.strong(&clean(id)),
+        clean(recipient.unwrap_or("?")),
+        clean(binding.unwrap_or("?")),
+    )?;
+    if life.events.is_empty() {
+        write_origin(text, life)?;
+    }
+    for event in &life.events {
+        write_event(text, event, style)?;
+    }
+    match (&life.live, state(life)) {
+        (Some(trace), "queued") => write_live(text, trace, smtp, style),
+        (_, "unknown") => writeln!(
+            text,
+            "now          not queued and no end recorded: it ended moments ago, or before the time \
+             searched"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What the engine knows of a message whose injection event is out of reach.
+fn write_origin(text: &mut String, life: &Life) -> core::fmt::Result {
+    let Some(trace) = &life.live else {
+        return Ok(());
+    };
+    let unknown = || "?".to_owned();
+    writeln!(
+        text,
+        "accepted     {} ago from {}, {}, from <{}>, \"{}\"",
+        units::duration(Duration::from_secs(trace.message.age_seconds)),
+        trace.received_from.as_deref().map_or_else(unknown, clean),
+        units::size(trace.message.size_bytes),
+        trace.sender.as_deref().map_or_else(unknown, clean),
+        trace.subject.as_deref().map_or_else(unknown, clean),
+    )
+}
+
+fn write_event(text: &mut String, event: &Value, style: &Style) -> core::fmt::Result {
+    let member = |name: &str| event[name].as_str().map_or_else(|| "?".to_owned(), clean);
+    let time = moment(event, style);
+    if event["type"] == "injection" {
+        let size = units::size(event["msg_size"].as_u64().unwrap_or(0));
+        let (peer, method) = (member("remote_addr"), member("recv_method"));
+        let (sender, subject) = (member("msg_from"), member("subject"));
+        return writeln!(
+            text,
+            "{time} accepted   from {peer} by {method}, {size}, from <{sender}>, \"{subject}\""
+        );
+    }
+    let attempt = event["num_retries"].as_u64().unwrap_or(0) + 1;
+    let outcome = member("outcome");
+    write!(text, "{time} {outcome:<10} ")?;
+    if event["ip_address"].is_string() {
+        let (host, ip, stage) = (
+            member("remote_host"),
+            member("ip_address"),
+            member("conn_stage"),
+        );
+        let from = event["sending_ip"]
+            .as_str()
+            .map(|ip| format!("{} > ", clean(ip)));
+        let from = from.unwrap_or_default();
+        write!(text, "attempt {attempt}, {from}{host} {ip}, at {stage}: ")?;
+    } else if event["conn_stage"] != "internal" {
+        write!(text, "attempt {attempt}, at {}: ", member("conn_stage"))?;
+    }
+    let code = event["error_code"]
+        .as_str()
+        .map(|code| format!("{} ", clean(code)));
+    let enhanced = event["enhanced_code"]
+        .as_str()
+        .map(|code| format!("{} ", clean(code)));
+    let internal = if event["internal"] == true {
+        "[internal] "
+    } else {
+        ""
+    };
+    write!(
+        text,
+        "{}{}{internal}",
+        code.unwrap_or_default(),
+        enhanced.unwrap_or_default()
+    )?;
+    write!(text, "{}", member("raw_reason"))?;
+    if event["possible_duplicate"] == true {
+        write!(
+            text,
+            " (possible duplicate: an earlier final reply was lost)"
+        )?;
+    }
+    if let Some(due) = event["next_attempt"].as_str() {
+        write!(text, "; next {}", style.clock(due))?;
+    }
+    text.push('\n');
+    Ok(())
+}
+
+/// The clock time with milliseconds.
+fn moment(event: &Value, style: &Style) -> String {
+    let time = event["timestamp"].as_str().unwrap_or_default();
+    let millis = time.get(20..23).unwrap_or("000");
+    format!("{}.{}", style.clock(time), clean(millis))
+}
+
+fn write_live(
+    text: &mut String,
+    trace: &MessageTrace,
+    smtp: bool,
+    style: &Style,
+) -> core::fmt::Result {
+    let message = &trace.message;
+    writeln!(text, "now          {}", clean(&trace.sentence))?;
+    if let Some(reply) = &trace.last_reply {
+        writeln!(text, "last reply   \"{}\"", clean(reply))?;
+    }
+    if let Some(due) = &message.due {
+        let attempt = message.attempts + 1;
+        let (clock, left) = (style.clock(due), style.until(due));
+        writeln!(text, "next         attempt {attempt} at {clock}, in {left}")?;
+    }
+    if let Some(expires) = &message.expires {
+        let (clock, left) = (style.clock(expires), style.until(expires));
+        writeln!(text, "expires      {clock}, in {left}")?;
+    }
+    let skipped = if smtp {
+        0
+    } else {
+        trace.transcripts.len().saturating_sub(1)
+    };
+    for transcript in trace.transcripts.iter().skip(skipped) {
+        write_transcript(text, transcript, style)?;
+    }
+    if skipped > 0 {
+        writeln!(text, "{skipped} earlier transcripts: --smtp")?;
+    }
+    Ok(())
+}
+
+fn write_rejection(text: &mut String, event: &Value, style: &Style) -> core::fmt::Result {
+    let member = |name: &str| event[name].as_str().map_or_else(|| "?".to_owned(), clean);
+    writeln!(
+        text,
+        "{} {}   from {} at {}: {} {}",
+        moment(event, style),
+        style.fail("rejected"),
+        member("remote_addr"),
+        member("conn_stage"),
+        member("error_code"),
+        member("raw_reason"),
+    )
+}

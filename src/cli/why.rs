@@ -1,0 +1,255 @@
+//! `pelton why DOMAIN`: what its mail waits for, since when, until when, and what the receiver
+//! said.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use clap::Args;
+
+use crate::base::units;
+use crate::cli::client;
+use crate::cli::client::ServerArgs;
+use crate::cli::output;
+use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_NOT_FOUND;
+use crate::cli::output::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::output::Page;
+use crate::cli::output::Style;
+use crate::cli::output::clean;
+use crate::cli::output::command;
+use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::Reply;
+use crate::control::management::protocol::Request;
+use crate::engine::query::LastReply;
+use crate::engine::query::QueueDetail;
+use crate::engine::query::Transcript;
+
+/// Queues told in full; a domain rarely has more bindings with mail waiting.
+const QUEUES_SHOWN_MAX: usize = 20;
+
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// The recipient domain
+    pub domain: String,
+    /// Only the queue of this binding
+    #[arg(long, value_name = "NAME")]
+    pub binding: Option<String>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn run(args: &WhyArgs) -> u8 {
+    let style = Style::of_stdout(args.output.color);
+    output::show(look(args, &style), args.output, false)
+}
+
+fn look(args: &WhyArgs, style: &Style) -> Result<Page, Failure> {
+    let request = Request::Why {
+        domain: args.domain.clone(),
+        binding: args.binding.clone(),
+    };
+    let envelope = client::ask(&args.server.places()?, &request)?;
+    page(envelope, args.binding.as_deref(), style)
+}
+
+/// The page for a reply; `binding` is the one that was asked for.
+pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<Page, Failure> {
+    let Envelope {
+        node,
+        at,
+        notes,
+        reply,
+    } = envelope;
+    let Reply::Why(why) = reply else {
+        return Err(client::unexpected());
+    };
+    if why.queues.is_empty() {
+        let of = binding
+            .map(|binding| format!(" by binding {binding}"))
+            .unwrap_or_default();
+        let message = format!(
+            "no queue for {}{of}: no mail waits for it and none was sent lately. See: pelton \
+             queue list",
+            why.domain
+        );
+        return Err(Failure::new(EXIT_NOT_FOUND, "E410", message));
+    }
+    let filter = format!("domain={}", why.domain);
+    let next = command(&["pelton", "queue", "list", "--messages", "--where", &filter]);
+    let mut text = String::new();
+    for queue in why.queues.iter().take(QUEUES_SHOWN_MAX) {
+        // Writing to a string cannot fail.
+        let _ = write_queue(&mut text, queue, style);
+    }
+    if why.queues.len() > QUEUES_SHOWN_MAX {
+        let more = why.queues.len() - QUEUES_SHOWN_MAX;
+        let _ = writeln!(
+            text,
+            "... and {more} more queues of this domain: --binding, or --json"
+        );
+    }
+    text.push_str(&output::next_line(&next));
+    Ok(Page {
+        schema: "pelton.why/1",
+        node,
+        at,
+        text,
+        data: serde_json::to_value(&why).unwrap_or_default(),
+        records: None,
+        warnings: notes,
+        next: vec![next],
+        exit: EXIT_DONE,
+    })
+}
+
+/// One queue: the answer first, then what it rests on.
+fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::fmt::Result {
+    let summary = &queue.summary;
+    let name = format!("{} by {}", clean(&summary.domain), clean(&summary.binding));
+    writeln!(text, "{}: {}", style.strong(&name), clean(&queue.sentence))?;
+    let age = |seconds| units::duration(Duration::from_secs(seconds));
+    let oldest = summary
+        .oldest_seconds
+        .map(|seconds| format!(", the oldest {} old", age(seconds)));
+    writeln!(
+        text,
+        "Queue     {} active, {} delayed, {} in flight on {} connections{}",
+        units::grouped(summary.active),
+        units::grouped(summary.delayed),
+        units::grouped(summary.in_flight),
+        units::grouped(summary.connections),
+        oldest.unwrap_or_default(),
+    )?;
+    writeln!(
+        text,
+        "So far    {} delivered, {} delayed, {} bounced of {} received",
+        units::grouped(summary.delivered_total),
+        units::grouped(summary.delayed_total),
+        units::grouped(summary.bounced_total),
+        units::grouped(summary.received_total),
+    )?;
+    if let Some(until) = &queue.until {
+        let (clock, left) = (style.clock(until), style.until(until));
+        writeln!(text, "Until     {clock}, in {left}")?;
+    }
+    for (index, reply) in queue.replies.iter().enumerate() {
+        let head = if index == 0 { "They said" } else { "" };
+        write_reply(text, head, reply, style)?;
+    }
+    write_waiting(text, queue)?;
+    write_hosts(text, queue, style)?;
+    for (index, limit) in queue.limits.iter().enumerate() {
+        let head = if index == 0 { "Limits" } else { "" };
+        let mark = if limit.binding_now {
+            "   <- holds it now"
+        } else {
+            ""
+        };
+        let option = clean(&limit.option);
+        let (value, origin) = (clean(&limit.value), clean(&limit.origin));
+        writeln!(text, "{head:<9} {option} {value}   {origin}{mark}")?;
+    }
+    if let Some(transcript) = &queue.transcript {
+        write_transcript(text, transcript, style)?;
+    }
+    Ok(())
+}
+
+fn write_reply(
+    text: &mut String,
+    head: &str,
+    reply: &LastReply,
+    style: &Style,
+) -> core::fmt::Result {
+    let host = reply
+        .host
+        .as_deref()
+        .map(|host| format!(", by {}", clean(host)));
+    writeln!(text, "{head:<9} \"{}\"", clean(&reply.reply))?;
+    writeln!(
+        text,
+        "          {} at {}{}, {} times since {}, last {} ago",
+        clean(&reply.class),
+        clean(&reply.stage),
+        host.unwrap_or_default(),
+        units::grouped(reply.count),
+        style.clock(&reply.first_at),
+        style.age(&reply.last_at),
+    )
+}
+
+/// The shares of the causes in the time waited, the largest first.
+fn write_waiting(text: &mut String, queue: &QueueDetail) -> core::fmt::Result {
+    let total: f64 = queue.causes.iter().map(|cause| cause.seconds).sum();
+    if total <= 0.0 {
+        return Ok(());
+    }
+    let mut causes: Vec<_> = queue
+        .causes
+        .iter()
+        .filter(|cause| cause.seconds > 0.0)
+        .collect();
+    causes.sort_by(|a, b| {
+        b.seconds
+            .total_cmp(&a.seconds)
+            .then_with(|| a.cause.cmp(&b.cause))
+    });
+    let share = |seconds: f64| match (100.0 * seconds / total).round() {
+        0.0 => "under 1 %".to_owned(),
+        percent => format!("{percent} %"),
+    };
+    let shares = causes
+        .iter()
+        .map(|cause| format!("{} {}", clean(&cause.cause), share(cause.seconds)));
+    writeln!(text, "Waiting   {}", shares.collect::<Vec<_>>().join(", "))
+}
+
+fn write_hosts(text: &mut String, queue: &QueueDetail, style: &Style) -> core::fmt::Result {
+    for (index, host) in queue.hosts.iter().enumerate() {
+        let head = if index == 0 { "Hosts" } else { "" };
+        let state = match &host.resting_until {
+            None => format!("{} connections", units::grouped(host.connections)),
+            Some(until) => {
+                let (failures, clock) = (units::grouped(host.failures), style.clock(until));
+                format!("rests until {clock} after {failures} failures")
+            }
+        };
+        let (name, address) = (clean(&host.host), clean(&host.address));
+        writeln!(
+            text,
+            "{head:<9} {} {name} {address}   {state}",
+            host.preference
+        )?;
+    }
+    Ok(())
+}
+
+/// A conversation that failed, as the flight recorder kept it.
+pub fn write_transcript(
+    text: &mut String,
+    transcript: &Transcript,
+    style: &Style,
+) -> core::fmt::Result {
+    let host = clean(&transcript.host);
+    let message = transcript
+        .message
+        .as_deref()
+        .map(|id| format!(", message {}", clean(id)));
+    writeln!(
+        text,
+        "Transcript of {} with {host}{}",
+        style.clock(&transcript.at),
+        message.unwrap_or_default()
+    )?;
+    for line in &transcript.lines {
+        writeln!(
+            text,
+            "    {}",
+            output::cut(&clean(line), style.width.saturating_sub(4))
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! The HTTP listener: `/metrics` and `/healthz`, for machines that watch. A small HTTP/1.1 server
+//! that would rather refuse than guess: whatever could be read in two ways is answered 400 and the
+//! connection ends.
+//!
+//! Invariants: connections, head bytes, header fields, body bytes and every wait are bounded; no
+//! request changes anything; nothing of a request is ever sent back.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::control::management::Surroundings;
+use crate::control::metrics;
+
+mod request;
+
+use request::Head;
+use request::Refusal;
+
+/// Bytes of request line and header section; more is answered 431.
+pub const HEAD_BYTES_MAX: usize = 16 * 1_024;
+
+/// Bytes of a body, which is read and forgotten; more is answered 413.
+pub const BODY_BYTES_MAX: u64 = 64 * 1_024;
+
+/// Requests of one connection; the last one is answered with `Connection: close`.
+const REQUESTS_MAX: u32 = 1_000;
+
+/// From the first byte of a request to its last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the rest of a refused request is read, so that the refusal is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1_024;
+
+/// The bounds of one listen address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// `listener_sessions`; further connections are answered 503 and closed.
+    pub connections_max: usize,
+    /// `idle_time`: how long a connection may wait for its next request.
+    pub idle_time: Duration,
+}
+
+/// Serves until dropped; with it go its connections.
+pub async fn serve(listener: TcpListener, settings: Settings, surroundings: Arc<Surroundings>) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if connections.len() < settings.connections_max => {
+                let surroundings = Arc::clone(&surroundings);
+                connections.spawn(connection(stream, settings.idle_time, surroundings));
+            }
+            Ok((stream, _)) => {
+                // A fresh socket takes that much without waiting; if not, the client sees the end.
+                let _ = stream.try_write(&Response::status(503, "busy\n").bytes(false, true));
+            }
+            // Out of file descriptors, most likely: some will come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(mut stream: TcpStream, idle: Duration, surroundings: Arc<Surroundings>) {
+    let mut buffer = Vec::new();
+    for served in 1..=REQUESTS_MAX {
+        if buffer.is_empty()
+            && !matches!(
+                timeout(idle, more(&mut stream, &mut buffer)).await,
+                Ok(true)
+            )
+        {
+            return;
+        }
+        let request = timeout(REQUEST_TIMEOUT, read_request(&mut stream, &mut buffer)).await;
+        let refusal = match request {
+            Ok(Ok(Some(head))) => {
+                let last = !head.keep_alive || served == REQUESTS_MAX;
+                let response = respond(&head, &surroundings).await;
+                if !write(&mut stream, &response.bytes(head.is_head(), last)).await || last {
+                    return;
+                }
+                continue;
+            }
+            // The client went away in the middle.
+            Ok(Ok(None)) => return,
+            Ok(Err(refusal)) => refusal,
+            Err(_) => Refusal {
+                status: 408,
+                reason: "the request took too long\n",
+            },
+        };
+        let response = Response::status(refusal.status, refusal.reason);
+        if write(&mut stream, &response.bytes(false, true)).await {
+            linger(&mut stream).await;
+        }
+        return;
+    }
+}
+
+/// False at the end of the stream or on an error.
+async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+    matches!(stream.read_buf(buffer).await, Ok(1..))
+}
+
+/// One request whole, its body passed over. Nothing if the client closed before.
+async fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Head>, Refusal> {
+    let head = loop {
+        if let Some(head) = request::parse(buffer)? {
+            break head;
+        }
+        if buffer.len() > HEAD_BYTES_MAX {
+            return Err(Refusal {
+                status: 431,
+                reason: "the header section is too large\n",
+            });
+        }
+        if !more(stream, buffer).await {
+            return Ok(None);
+        }
+    };
+    if head.body_bytes > BODY_BYTES_MAX {
+        return Err(Refusal {
+            status: 413,
+            reason: "no request here needs such a body\n",
+        });
+    }
+    let whole = head.bytes + usize::try_from(head.body_bytes).unwrap_or(usize::MAX);
+    while buffer.len() < whole {
+        if !more(stream, buffer).await {
+            return Ok(None);
+        }
+    }
+    buffer.drain(..whole);
+    Ok(Some(head))
+}
+
+async fn write(stream: &mut TcpStream, bytes: &[u8]) -> bool {
+    matches!(
+        timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await,
+        Ok(Ok(()))
+    )
+}
+
+async fn linger(stream: &mut TcpStream) {
+    // Whatever goes wrong here, the connection ends next.
+    let _ = stream.shutdown().await;
+    let _ = timeout(LINGER, async {
+        let mut scrap = [0; 4_096];
+        let mut read = 0;
+        while read < LINGER_BYTES_MAX {
+            match stream.read(&mut scrap).await {
+                Ok(bytes @ 1..) => read += bytes,
+                _ => break,
+            }
+        }
+    })
+    .await;
+}
+
+async fn respond(head: &Head, surroundings: &Surroundings) -> Response {
+    let path = head.target.split('?').next().unwrap_or_default();
+    let known = matches!(path, "/metrics" | "/healthz");
+    match (path, head.method.as_str()) {
+        ("/metrics", "GET" | "HEAD") => metrics_page(surroundings).await,
+        ("/healthz", "GET" | "HEAD") => health(surroundings).await,
+        _ if known => Response {
+            allow: true,
+            ..Response::status(405, "GET and HEAD only\n")
+        },
+        _ => Response::status(404, "see /metrics and /healthz\n"),
+    }
+}
+
+async fn metrics_page(surroundings: &Surroundings) -> Response {
+    let (total, shards) = surroundings.stats().await;
+    let facts = (surroundings.facts)();
+    let build = metrics::Build {
+        version: &facts.version,
+        started: facts.started,
+        shards: facts.shards,
+    };
+    let process = metrics::Process::read();
+    Response {
+        content_type: metrics::CONTENT_TYPE,
+        body: metrics::render(&total, shards.len() as u64, &process, &build),
+        ..Response::status(200, "")
+    }
+}
+
+/// 200 while mail is accepted, else 503 with the reason.
+async fn health(surroundings: &Surroundings) -> Response {
+    let (total, shards) = surroundings.stats().await;
+    if (shards.len() as u64) < (surroundings.facts)().shards {
+        return Response::status(503, "not every shard answers\n");
+    }
+    if total.gauges.spool_stopped {
+        return Response::status(503, "the spool cannot be written\n");
+    }
+    if !total.gauges.admission_closed.is_empty() {
+        let body = format!("no mail is accepted: {}\n", total.gauges.admission_closed);
+        return Response {
+            body,
+            ..Response::status(503, "")
+        };
+    }
+    Response::status(200, "ok\n")
+}
+
+struct Response {
+    status: u16,
+    content_type: &'static str,
+    body: String,
+    /// Say which methods there are.
+    allow: bool,
+}
+
+impl Response {
+    fn status(status: u16, body: &str) -> Response {
+        let content_type = "text/plain; charset=utf-8";
+        Response {
+            status,
+            content_type,
+            body: body.to_owned(),
+            allow: false,
+        }
+    }
+
+    fn bytes(&self, head_only: bool, close: bool) -> Vec<u8> {
+        let reason = match self.status {
+            200 => "OK",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            413 => "Content Too Large",
+            417 => "Expectation Failed",
+            431 => "Request Header Fields Too Large",
+            503 => "Service Unavailable",
+            505 => "HTTP Version Not Supported",
+            _ => "Bad Request",
+        };
+        let mut text = format!(
+            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+            self.status,
+            self.content_type,
+            self.body.len()
+        );
+        if self.allow {
+            text.push_str("Allow: GET, HEAD\r\n");
+        }
+        if close {
+            text.push_str("Connection: close\r\n");
+        }
+        text.push_str("\r\n");
+        if !head_only {
+            text.push_str(&self.body);
+        }
+        text.into_bytes()
+    }
+}

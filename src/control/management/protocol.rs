@@ -1,0 +1,226 @@
+//! What goes over the management socket: one request as a line of JSON, one reply as a line of
+//! JSON, as often as the client likes. Only additions, so that an older command can talk to a
+//! newer engine.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::control::journal::Change;
+use crate::engine::query::MessageSummary;
+use crate::engine::query::MessageTrace;
+use crate::engine::query::QueueDetail;
+use crate::engine::query::QueueSummary;
+use crate::engine::query::TraceTarget;
+use crate::engine::stats::ShardStats;
+use crate::types::filter::Filter;
+
+/// Bytes one request line may have; a longer one is answered with an error and ends the connection.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1_024;
+
+/// Queues or messages one reply lists at most, whatever was asked for.
+pub const LISTED_MAX: usize = 10_000;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    /// Queues that match, largest first.
+    Queues {
+        filter: Filter,
+        limit: usize,
+    },
+    /// Messages that match, shard by shard; `cursor` is the `next` of the reply before.
+    Messages {
+        filter: Filter,
+        cursor: Option<String>,
+        limit: usize,
+    },
+    /// What the queues of a domain wait for.
+    Why {
+        domain: String,
+        binding: Option<String>,
+    },
+    /// Messages as the shards know them.
+    Trace {
+        target: TraceTarget,
+    },
+    /// Load the configuration again.
+    Reload,
+    /// The journal of changes.
+    Changes {
+        since_seconds: u64,
+    },
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Status(Box<StatusData>),
+    Queues(QueuesData),
+    Messages(MessagesData),
+    Why(WhyData),
+    Trace(TraceData),
+    Reloaded(ReloadData),
+    Changes(ChangesData),
+    Error(ErrorData),
+}
+
+/// What a reply has in common: who says it and when.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    pub node: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Shards that did not answer and the like: the data may be incomplete.
+    pub notes: Vec<String>,
+    pub reply: Reply,
+}
+
+/// How the engine stands.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StatusData {
+    pub verdict: String,
+    /// RFC 3339: since when the verdict is what it is, as far back as the process knows.
+    pub verdict_since: String,
+    pub warnings: Vec<Warning>,
+    pub version: String,
+    pub pid: u32,
+    pub started_at: String,
+    pub config: ConfigState,
+    pub spool: SpoolState,
+    pub event_log: String,
+    pub shards: u64,
+    pub rates: Rates,
+    /// All shards together.
+    pub total: ShardStats,
+    pub per_shard: Vec<ShardStats>,
+    pub resident_bytes: u64,
+    pub open_files: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ConfigState {
+    pub file: String,
+    pub digest: String,
+    pub generation: u64,
+    /// RFC 3339.
+    pub loaded_at: String,
+    pub on_disk: ConfigOnDisk,
+}
+
+/// The configuration file compared with what runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigOnDisk {
+    #[default]
+    Same,
+    /// It would be another generation; its digest.
+    Differs(String),
+    /// It would be refused; the first error.
+    Broken(String),
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SpoolState {
+    pub path: String,
+    /// `commit`, `interval` or `none`.
+    pub sync: String,
+    /// Of the file system; null if it does not tell.
+    pub free_bytes: Option<u64>,
+    pub size_bytes: Option<u64>,
+    /// `Min_Free_Space`: with less, nothing is accepted.
+    pub min_free_bytes: u64,
+}
+
+/// Per second over the last half minute; null until there are two samples.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Rates {
+    pub injected_per_second: Option<f64>,
+    pub delivered_per_second: Option<f64>,
+    pub delayed_per_second: Option<f64>,
+    pub bounced_per_second: Option<f64>,
+    /// Growth of the queues; negative when they shrink.
+    pub queued_per_second: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Warning {
+    pub level: Level,
+    pub text: String,
+    /// The command to run next, one argument each; empty if there is none.
+    pub next: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Warn,
+    Fail,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct QueuesData {
+    pub queues: Vec<QueueSummary>,
+    /// There are more than were asked for.
+    pub more: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct MessagesData {
+    pub messages: Vec<MessageSummary>,
+    /// Where to go on; null at the end.
+    pub next: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct WhyData {
+    pub domain: String,
+    /// The longest first.
+    pub queues: Vec<QueueDetail>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct TraceData {
+    pub messages: Vec<MessageTrace>,
+    /// The folder of the event log: messages that are done live on there.
+    pub event_log: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ReloadData {
+    pub generation: u64,
+    pub digest: String,
+    /// Nothing if the file says what it said before.
+    pub changed: bool,
+    /// Options that need a restart, and warnings of the check.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ChangesData {
+    /// Oldest first.
+    pub changes: Vec<Change>,
+}
+
+/// Why there is no answer. The number of a fault stays when its words change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorData {
+    pub code: String,
+    pub fault: Fault,
+    /// What failed, where, why, what to do.
+    pub message: String,
+}
+
+/// Whose fault: it decides the exit code of the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The request cannot be understood.
+    Usage,
+    /// What was asked for is not there.
+    NotFound,
+    /// The configuration has errors.
+    Config,
+    /// The engine could not do it.
+    Failed,
+}

@@ -1,0 +1,126 @@
+//! The recent past in a few samples: what turns totals into rates and tells since when the verdict
+//! has been what it is. Time is passed in.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::base::time::Wall;
+use crate::engine::stats::ShardStats;
+
+use super::protocol::Rates;
+
+/// How often a sample is taken.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Samples kept: rates look back half a minute.
+const SAMPLES_MAX: usize = 7;
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Wall,
+    injected: u64,
+    delivered: u64,
+    delayed: u64,
+    bounced: u64,
+    queued: u64,
+}
+
+#[derive(Default)]
+pub struct Sampler {
+    samples: VecDeque<Sample>,
+    verdict: Option<(&'static str, Wall)>,
+}
+
+impl Sampler {
+    pub fn sample(&mut self, at: Wall, total: &ShardStats) {
+        // A clock that was set back would give rates from the future.
+        self.samples.retain(|sample| sample.at < at);
+        if self.samples.len() == SAMPLES_MAX {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(Sample::of(at, total));
+    }
+
+    /// Rates from the oldest sample to these numbers.
+    pub fn rates(&self, at: Wall, total: &ShardStats) -> Rates {
+        let Some(first) = self.samples.front() else {
+            return Rates::default();
+        };
+        let seconds = at.since(first.at).as_secs_f64();
+        if seconds < 1.0 {
+            return Rates::default();
+        }
+        let last = Sample::of(at, total);
+        let rate = |from: u64, to: u64| Some((to as f64 - from as f64) / seconds);
+        Rates {
+            injected_per_second: rate(first.injected, last.injected),
+            delivered_per_second: rate(first.delivered, last.delivered),
+            delayed_per_second: rate(first.delayed, last.delayed),
+            bounced_per_second: rate(first.bounced, last.bounced),
+            queued_per_second: rate(first.queued, last.queued),
+        }
+    }
+
+    /// Since when the verdict is this one.
+    pub fn verdict_since(&mut self, at: Wall, verdict: &'static str) -> Wall {
+        match self.verdict {
+            Some((same, since)) if same == verdict => since,
+            _ => {
+                self.verdict = Some((verdict, at));
+                at
+            }
+        }
+    }
+}
+
+impl Sample {
+    fn of(at: Wall, total: &ShardStats) -> Sample {
+        let (counters, gauges) = (&total.counters, &total.gauges);
+        Sample {
+            at,
+            injected: counters.messages_injected,
+            delivered: counters.messages_delivered,
+            delayed: counters.messages_delayed,
+            bounced: counters.messages_bounced + counters.messages_expired,
+            queued: gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn total(injected: u64, queued: u64) -> ShardStats {
+        let mut stats = ShardStats::default();
+        stats.counters.messages_injected = injected;
+        stats.gauges.queue_delayed = queued;
+        stats
+    }
+
+    #[test]
+    fn rates_look_back_half_a_minute() {
+        let mut sampler = Sampler::default();
+        let at = Wall::from_secs;
+        assert_eq!(sampler.rates(at(100), &total(5, 0)), Rates::default());
+        for step in 0..20 {
+            sampler.sample(at(100 + 5 * step), &total(50 * step, 1_000 - 10 * step));
+        }
+        let rates = sampler.rates(at(195), &total(950, 810));
+        assert_eq!(rates.injected_per_second, Some(10.0));
+        assert_eq!(rates.queued_per_second, Some(-2.0));
+        assert!(sampler.samples.len() <= SAMPLES_MAX);
+        sampler.sample(at(50), &total(0, 0));
+        assert_eq!(sampler.samples.len(), 1, "a clock set back begins anew");
+    }
+
+    #[test]
+    fn a_verdict_has_a_beginning() {
+        let mut sampler = Sampler::default();
+        let at = Wall::from_secs;
+        assert_eq!(sampler.verdict_since(at(1), "OK"), at(1));
+        assert_eq!(sampler.verdict_since(at(9), "OK"), at(1));
+        assert_eq!(sampler.verdict_since(at(10), "DEGRADED"), at(10));
+        assert_eq!(sampler.verdict_since(at(11), "OK"), at(11));
+    }
+}

@@ -1,0 +1,269 @@
+//! Is anything wrong? Turns the state of the engine into a verdict and its reasons, each with the
+//! command that looks further. Pure, so that every reason has a test.
+
+use core::time::Duration;
+
+use crate::base::units;
+
+use super::protocol::ConfigOnDisk;
+use super::protocol::Level;
+use super::protocol::StatusData;
+use super::protocol::Warning;
+
+pub const OK: &str = "OK";
+pub const DEGRADED: &str = "DEGRADED";
+
+/// Age of the oldest message that is worth a look: longer than any receiver's greylisting and than
+/// an evening's back-log, well before the usual end of a message.
+const OLDEST_SECONDS_MAX: u64 = 12 * 3_600;
+
+/// Events that wait for the disk: a minute of a busy shard.
+const EVENT_BACKLOG_BYTES_MAX: u64 = 8 << 20;
+
+/// The reasons, the worst first.
+pub fn warnings(status: &StatusData) -> Vec<Warning> {
+    let mut found = Found::default();
+    shards(status, &mut found);
+    spool(status, &mut found);
+    event_log(status, &mut found);
+    config(status, &mut found);
+    let oldest = status.total.gauges.oldest_seconds;
+    if oldest > OLDEST_SECONDS_MAX {
+        let age = units::duration(Duration::from_secs(oldest));
+        let text = format!("the oldest message has waited {age}");
+        found.warn(text, &["queue", "list", "--where", "age>12h"]);
+    }
+    found
+        .0
+        .sort_by_key(|warning| core::cmp::Reverse(warning.level));
+    found.0
+}
+
+pub fn verdict(warnings: &[Warning]) -> &'static str {
+    if warnings.is_empty() { OK } else { DEGRADED }
+}
+
+#[derive(Default)]
+struct Found(Vec<Warning>);
+
+impl Found {
+    fn add(&mut self, level: Level, text: String, next: &[&str]) {
+        let program = ["pelton"].iter().filter(|_| !next.is_empty());
+        let next = program.chain(next).map(|&word| word.to_owned()).collect();
+        self.0.push(Warning { level, text, next });
+    }
+
+    fn warn(&mut self, text: String, next: &[&str]) {
+        self.add(Level::Warn, text, next);
+    }
+
+    fn fail(&mut self, text: String, next: &[&str]) {
+        self.add(Level::Fail, text, next);
+    }
+}
+
+fn shards(status: &StatusData, found: &mut Found) {
+    let answered = status.per_shard.len() as u64;
+    if answered < status.shards {
+        let text = format!(
+            "only {answered} of {} shards answered: the others are stuck or overloaded; mail on \
+             them waits, nothing is lost",
+            status.shards
+        );
+        found.fail(text, &["changes", "--since", "1h"]);
+    }
+}
+
+fn spool(status: &StatusData, found: &mut Found) {
+    let gauges = &status.total.gauges;
+    let spool = &status.spool;
+    let changes = &["changes", "--since", "1h"];
+    if gauges.spool_stopped {
+        let text = format!(
+            "the spool {} cannot be written: new mail is refused with 451, delivery goes on, it \
+             is tried again by itself",
+            spool.path
+        );
+        found.fail(text, changes);
+    }
+    if !gauges.admission_closed.is_empty() {
+        found.fail(
+            format!("no mail is accepted: {}", gauges.admission_closed),
+            changes,
+        );
+    }
+    if let (Some(free), Some(size)) = (spool.free_bytes, spool.size_bytes.filter(|s| *s > 0)) {
+        let used = 100 - u128::from(free.min(size)) * 100 / u128::from(size);
+        let left = units::size(free);
+        let limit = units::size(spool.min_free_bytes);
+        if free < spool.min_free_bytes {
+            let text = format!(
+                "{} has {left} free, less than Min_Free_Space = {limit}: new mail is refused \
+                 with 452, delivery goes on",
+                spool.path
+            );
+            found.fail(text, &[]);
+        } else if free / 2 < spool.min_free_bytes || used >= 90 {
+            let text = format!(
+                "{} is {used} % full: {left} free, mail is refused below {limit}",
+                spool.path
+            );
+            found.warn(text, &[]);
+        }
+    }
+    if spool.sync != "commit" {
+        let text = format!(
+            "Spool_Sync = {}: mail is acknowledged before it is on disk, a power cut can lose it",
+            spool.sync
+        );
+        found.warn(text, &["config", "eval", "Spool_Sync"]);
+    }
+}
+
+fn event_log(status: &StatusData, found: &mut Found) {
+    let (counters, gauges) = (&status.total.counters, &status.total.gauges);
+    if counters.events_lost > 0 {
+        let text = format!(
+            "{} events since the start are not in the event log {}: its disk was behind for too \
+             long; the mail itself is not affected",
+            units::grouped(counters.events_lost),
+            status.event_log
+        );
+        found.warn(text, &[]);
+    }
+    if gauges.event_log_backlog_bytes > EVENT_BACKLOG_BYTES_MAX {
+        let text = format!(
+            "{} of events wait in memory for the event log {}: its disk is slow or fails",
+            units::size(gauges.event_log_backlog_bytes),
+            status.event_log
+        );
+        found.warn(text, &[]);
+    }
+}
+
+fn config(status: &StatusData, found: &mut Found) {
+    let file = status.config.file.as_str();
+    match &status.config.on_disk {
+        ConfigOnDisk::Same => {}
+        ConfigOnDisk::Differs(digest) => {
+            let running = &status.config.digest;
+            let text = format!("{file} has changed: {running} runs, {digest} is on disk");
+            found.warn(text, &["reload"]);
+        }
+        ConfigOnDisk::Broken(error) => {
+            let text = format!("{file} would be refused: {error}; the running one stays");
+            found.warn(text, &["check", "--config", file]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::stats::ShardStats;
+
+    fn healthy() -> StatusData {
+        let mut status = StatusData {
+            shards: 1,
+            ..StatusData::default()
+        };
+        status.per_shard.push(ShardStats::default());
+        status.spool.path = "/spool".into();
+        status.spool.sync = "commit".into();
+        status.spool.free_bytes = Some(50 << 30);
+        status.spool.size_bytes = Some(100 << 30);
+        status.spool.min_free_bytes = 1 << 30;
+        status.config.file = "/etc/pelton.conf".into();
+        status.event_log = "/spool/events".into();
+        status
+    }
+
+    #[test]
+    fn a_healthy_engine_has_nothing_to_say() {
+        assert_eq!(warnings(&healthy()), []);
+        assert_eq!(verdict(&[]), OK);
+    }
+
+    #[test]
+    fn every_trouble_has_its_reason_and_level() {
+        type Trouble = fn(&mut StatusData);
+        let cases: [(Trouble, Level, &str); 11] = [
+            (|s| s.shards = 2, Level::Fail, "only 1 of 2 shards answered"),
+            (
+                |s| s.total.gauges.spool_stopped = true,
+                Level::Fail,
+                "cannot be written",
+            ),
+            (
+                |s| s.total.gauges.admission_closed = "memory".into(),
+                Level::Fail,
+                "no mail is accepted: memory",
+            ),
+            (
+                |s| s.spool.free_bytes = Some(1 << 29),
+                Level::Fail,
+                "512.0 MiB free, less than",
+            ),
+            (
+                |s| s.spool.free_bytes = Some(9 << 30),
+                Level::Warn,
+                "is 91 % full: 9.0 GiB free",
+            ),
+            (
+                |s| s.spool.min_free_bytes = 30 << 30,
+                Level::Warn,
+                "refused below 30.0 GiB",
+            ),
+            (
+                |s| s.spool.sync = "none".into(),
+                Level::Warn,
+                "Spool_Sync = none",
+            ),
+            (
+                |s| s.total.counters.events_lost = 1_234,
+                Level::Warn,
+                "1,234 events",
+            ),
+            (
+                |s| s.total.gauges.event_log_backlog_bytes = 9 << 20,
+                Level::Warn,
+                "9.0 MiB of events",
+            ),
+            (
+                |s| s.total.gauges.oldest_seconds = 90_000,
+                Level::Warn,
+                "has waited 1d1h",
+            ),
+            (
+                |s| s.config.on_disk = ConfigOnDisk::Broken("line 3".into()),
+                Level::Warn,
+                "/etc/pelton.conf would be refused: line 3",
+            ),
+        ];
+        for (trouble, level, text) in cases {
+            let mut status = healthy();
+            trouble(&mut status);
+            let found = warnings(&status);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert_eq!(found[0].level, level, "{text}");
+            assert!(
+                found[0].text.contains(text),
+                "{:?} has not {text:?}",
+                found[0].text
+            );
+            assert_eq!(verdict(&found), DEGRADED);
+        }
+    }
+
+    #[test]
+    fn failures_come_before_warnings_and_lead_on() {
+        let mut status = healthy();
+        status.spool.sync = "interval".into();
+        status.config.on_disk = ConfigOnDisk::Differs("beef".into());
+        status.total.gauges.spool_stopped = true;
+        let found = warnings(&status);
+        let levels: Vec<_> = found.iter().map(|warning| warning.level).collect();
+        assert_eq!(levels, [Level::Fail, Level::Warn, Level::Warn]);
+        assert_eq!(found[2].next, ["pelton", "reload"]);
+    }
+}

@@ -1,0 +1,10 @@
+//! L6: what is slow, rare or needs a big library, on one thread of its own: DNS, the management
+//! socket, the HTTP listener, the journal, reload. It sees shards only through the bridge.
+
+pub mod dns;
+pub mod http;
+pub mod journal;
+pub mod management;
+pub mod metrics;
+pub mod startup;
+pub mod switchboard;

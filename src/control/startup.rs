@@ -1,0 +1,328 @@
+//! What happens before the first shard runs: limits of the process, the spool's lock, its file,
+//! and reading back what the last run left. Each failure is one sentence.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::base::time::Wall;
+use crate::hose;
+use crate::log::{Fault, SegmentFile, SegmentKind, folder_name, parse_folder_name};
+use crate::spool::{self, Recovery, SpoolFile};
+use crate::types::id::ShardId;
+
+/// Memory that io_uring may have to lock for one shard, with room to spare.
+const LOCKED_BYTES_PER_SHARD: u64 = 4 << 20;
+
+const FILES_MIN: u64 = 1_024;
+
+const SPOOL_FILE: &str = "spool.json";
+const LOCK_FILE: &str = "lock";
+
+/// Holds the spool: one engine per spool, for as long as this lives.
+pub struct SpoolLock {
+    _file: File,
+}
+
+/// Takes the spool folder for this process, making it if need be.
+pub fn lock_spool(base: &Path) -> Result<SpoolLock, String> {
+    make_folder(base)?;
+    let path = base.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = options.open(&path).map_err(|error| {
+        format!(
+            "E101 cannot open {}: {error}. Nothing accepted",
+            show(&path)
+        )
+    })?;
+    // SAFETY: flock takes a descriptor that is open for as long as `file` lives.
+    let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if locked != 0 {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        let holder = match holder.trim() {
+            "" => String::new(),
+            pid => format!(" (process {pid})"),
+        };
+        return Err(format!(
+            "E102 the spool {} is in use by another Pelton{holder}. One engine per spool: stop \
+             that one, or give this one a Spoolbase of its own",
+            show(base)
+        ));
+    }
+    let pid = std::process::id().to_string();
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.write_all(pid.as_bytes()));
+    noted.map_err(|error| format!("E101 cannot write {}: {error}", show(&path)))?;
+    Ok(SpoolLock { _file: file })
+}
+
+/// Makes a folder with its parents, for this user alone.
+pub fn make_folder(path: &Path) -> Result<(), String> {
+    let mut builder = fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| format!("E101 cannot make the folder {}: {error}", show(path)))
+}
+
+fn show(path: &Path) -> std::path::Display<'_> {
+    path.display()
+}
+
+/// Counts this start in the spool's file, or makes the file for a new spool.
+pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile, String> {
+    let path = base.join(SPOOL_FILE);
+    let mut spool = match fs::read(&path) {
+        Ok(bytes) => SpoolFile::decode(&bytes).map_err(|error| {
+            format!("E103 {}: {error}. The spool is left as it is", show(&path))
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if has_segments(base) {
+                return Err(format!(
+                    "E103 {} is missing but the spool holds segments: they cannot be read \
+                     without it. Restore the file from a backup",
+                    show(&path)
+                ));
+            }
+            SpoolFile {
+                spool_id: random,
+                starts: 0,
+                shards: 0,
+            }
+        }
+        Err(error) => return Err(format!("E101 cannot read {}: {error}", show(&path))),
+    };
+    spool.starts += 1;
+    spool.shards = shards as u16;
+    replace_file(&path, &spool.encode())
+        .map_err(|error| format!("E101 cannot write {}: {error}", show(&path)))?;
+    Ok(spool)
+}
+
+fn has_segments(base: &Path) -> bool {
+    shard_folders(base).is_ok_and(|folders| {
+        folders.iter().any(|shard| {
+            let live = |(file, _): &(SegmentFile, u64)| file.kind == SegmentKind::Live;
+            segment_files(base, *shard).is_ok_and(|files| files.iter().any(live))
+        })
+    })
+}
+
+/// The old content or the new, never a part of either.
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn shard_folders(base: &Path) -> io::Result<Vec<ShardId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(base)? {
+        found.extend(entry?.file_name().to_str().and_then(parse_folder_name));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The segments of a folder with their sizes. What a crash left half made is removed.
+fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(SegmentFile, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(base.join(folder_name(shard)))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let parsed = name
+            .to_str()
+            .and_then(|name| SegmentFile::parse_file_name(shard, name));
+        match parsed {
+            Some(file) if file.kind == SegmentKind::New => fs::remove_file(entry.path())?,
+            Some(file) => found.push((file, entry.metadata()?.len())),
+            None => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads every segment of every shard's folder back, and makes the folders of the present shards.
+/// `progress` hears how many segments of how many have been begun.
+pub fn recover(
+    base: &Path,
+    spool: &SpoolFile,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<spool::Home>, String> {
+    for shard in 0..spool.shards {
+        make_folder(&base.join(folder_name(ShardId(shard as u8))))?;
+    }
+    let listed = |error: io::Error| format!("E101 cannot list {}: {error}", show(base));
+    let mut folders = Vec::new();
+    for shard in shard_folders(base).map_err(listed)? {
+        folders.push((shard, segment_files(base, shard).map_err(listed)?));
+    }
+    let is_live = |(file, _): &&(SegmentFile, u64)| file.kind == SegmentKind::Live;
+    let all = folders
+        .iter()
+        .flat_map(|(_, files)| files)
+        .filter(is_live)
+        .count();
+    let mut reader = Reader { base, open: None };
+    let mut begun = 0;
+    let mut read = |file, offset, bytes| {
+        if reader.open.as_ref().is_none_or(|(open, _)| *open != file) {
+            begun += 1;
+            progress(begun.min(all), all);
+        }
+        reader.read(file, offset, bytes)
+    };
+    let mut recovery = Recovery::new(spool.spool_id, spool.shards);
+    for (shard, files) in folders {
+        recovery.folder(shard, files, &mut read).map_err(|error| {
+            format!("E104 {error}. The spool is left as it is: start a newer Pelton")
+        })?;
+    }
+    Ok(recovery.finish(&mut read))
+}
+
+/// Reads parts of segments; the file read last stays open.
+struct Reader<'a> {
+    base: &'a Path,
+    open: Option<(SegmentFile, File)>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
+            let path = self
+                .base
+                .join(folder_name(file.shard))
+                .join(file.file_name());
+            self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
+        }
+        let Some((_, opened)) = &self.open else {
+            return Err(Fault::Io);
+        };
+        let mut buffer = vec![0; bytes];
+        opened
+            .read_exact_at(&mut buffer, offset)
+            .map_err(|_| Fault::Io)?;
+        Ok(buffer)
+    }
+}
+
+/// The files of the event log that a shard keeps: its own, and for the first shard also those of
+/// shards that run no more.
+pub fn event_files(
+    folder: &Path,
+    shard: ShardId,
+    shards: usize,
+) -> Result<Vec<hose::FileFound>, String> {
+    let failed = |error: io::Error| format!("E101 cannot read {}: {error}", show(folder));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let Some(parsed) = hose::FileName::parse(&name) else {
+            continue;
+        };
+        let orphan = parsed.shard.index() >= shards && shard == ShardId(0);
+        if parsed.shard == shard || orphan {
+            found.push(event_file(&entry.path(), name).map_err(failed)?);
+        }
+    }
+    Ok(found)
+}
+
+fn event_file(path: &PathBuf, name: String) -> io::Result<hose::FileFound> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let size = metadata.len();
+    let tail_bytes = size.min(hose::TAIL_BYTES_MAX as u64);
+    file.seek(SeekFrom::Start(size - tail_bytes))?;
+    let mut tail = Vec::with_capacity(tail_bytes as usize);
+    file.take(tail_bytes).read_to_end(&mut tail)?;
+    let modified = metadata
+        .modified()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let modified = Wall(modified.as_micros() as u64);
+    Ok(hose::FileFound {
+        name,
+        size,
+        modified,
+        tail,
+    })
+}
+
+/// Raises the limits of the process as far as it may, and says what is too little. The first is an
+/// error, the second only worth a line.
+pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
+    let files = raise(libc::RLIMIT_NOFILE, u64::MAX);
+    let locked = raise(libc::RLIMIT_MEMLOCK, u64::MAX);
+    let needed = LOCKED_BYTES_PER_SHARD * shards as u64;
+    let note = (locked < needed).then(|| {
+        format!(
+            "only {locked} bytes of memory may be locked; {shards} shards may want {needed}: \
+             raise LimitMEMLOCK if the start fails"
+        )
+    });
+    let enough = if files < FILES_MIN {
+        Err(format!(
+            "E105 only {files} files may be open, {FILES_MIN} are the least to start with: raise \
+             LimitNOFILE"
+        ))
+    } else {
+        Ok(())
+    };
+    (enough, note)
+}
+
+/// Raises a limit towards `wanted`, and tells what it is then.
+fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls take a pointer to a live struct of the right type.
+    unsafe {
+        if libc::getrlimit(resource, &raw mut limit) != 0 {
+            return 0;
+        }
+        let higher = libc::rlimit {
+            rlim_cur: wanted,
+            rlim_max: wanted,
+        };
+        if libc::setrlimit(resource, &raw const higher) == 0 {
+            return wanted;
+        }
+        // Not root: as far as the hard limit goes.
+        let hard = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            rlim_max: limit.rlim_max,
+        };
+        if libc::setrlimit(resource, &raw const hard) == 0 {
+            return limit.rlim_max;
+        }
+    }
+    limit.rlim_cur
+}

@@ -1,0 +1,228 @@
+//! The switchboard between shards and control: one task that owns control's end of the bridge. It
+//! passes questions to shards and gathers their answers, gives look-ups to the resolver, hands out
+//! generations, and knows when the last shard has drained.
+
+use core::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::base::map::Map;
+use crate::bridge::FromShard;
+use crate::bridge::mesh::ControlPort;
+use crate::config::Config;
+use crate::control::dns::Dns;
+use crate::control::management::Asked;
+use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
+use crate::engine::io::{Level, ToControl, ToShard};
+use crate::engine::query::{Answer, Query};
+use crate::types::id::ShardId;
+
+/// While a shard is behind and messages for it are parked, they are offered again this often.
+const PARKED_RETRY: Duration = Duration::from_millis(2);
+
+/// Questions of operators under way at a time.
+const QUESTIONS_MAX: usize = 256;
+
+/// What the rest of control asks of the switchboard.
+pub enum Request {
+    Ask {
+        asked: Asked,
+        query: Query,
+        reply: oneshot::Sender<Vec<Answer>>,
+    },
+    /// Every shard gets this generation.
+    Reload { config: Arc<Config> },
+    /// Name servers may have changed with the generation.
+    Resolve { with: Dns },
+    /// Take no more mail, finish what is on the wire within the grace.
+    Shutdown { grace: Duration },
+}
+
+/// How the process ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Every shard has drained.
+    Drained,
+    /// A shard could not go on: the sentence says why.
+    Failed(String),
+}
+
+struct Gathering {
+    missing: usize,
+    answers: Vec<Answer>,
+    reply: oneshot::Sender<Vec<Answer>>,
+}
+
+pub struct Switchboard {
+    port: ControlPort,
+    dns: Rc<Dns>,
+    questions: Map<u64, Gathering>,
+    next_question: u64,
+    stopped: usize,
+    listening: usize,
+    resolved: (UnboundedSender<Resolved>, UnboundedReceiver<Resolved>),
+    /// Where notices go: one line each.
+    notice: Box<dyn FnMut(ShardId, Level, &str)>,
+    /// Told once, when every shard accepts connections.
+    ready: Option<oneshot::Sender<()>>,
+}
+
+type Resolved = (ShardId, Question, DnsAnswer);
+
+impl Switchboard {
+    pub fn new(
+        port: ControlPort,
+        dns: Dns,
+        notice: Box<dyn FnMut(ShardId, Level, &str)>,
+        ready: oneshot::Sender<()>,
+    ) -> Switchboard {
+        Switchboard {
+            port,
+            dns: Rc::new(dns),
+            questions: Map::default(),
+            next_question: 0,
+            stopped: 0,
+            listening: 0,
+            resolved: unbounded_channel(),
+            notice,
+            ready: Some(ready),
+        }
+    }
+
+    /// Runs until every shard has stopped or one has failed.
+    pub async fn run(
+        mut self,
+        mut shards: UnboundedReceiver<FromShard>,
+        mut requests: Receiver<Request>,
+    ) -> Ended {
+        loop {
+            let parked = self.port.flush();
+            tokio::select! {
+                Some(message) = shards.recv() => {
+                    if let Some(ended) = self.from_shard(message) {
+                        return ended;
+                    }
+                }
+                Some((shard, question, answer)) = self.resolved.1.recv() => {
+                    self.port.send(shard, ToShard::Resolved { question, answer });
+                }
+                Some(request) = requests.recv() => self.request(request),
+                () = tokio::time::sleep(PARKED_RETRY), if parked => {}
+            }
+        }
+    }
+
+    fn from_shard(&mut self, message: FromShard) -> Option<Ended> {
+        match message {
+            FromShard::Engine(ToControl::Resolve { shard, question }) => {
+                self.resolve(shard, question);
+            }
+            FromShard::Engine(ToControl::Answer { id, answer, .. }) => self.answered(id, answer),
+            FromShard::Engine(ToControl::Notice { shard, level, text }) => {
+                (self.notice)(shard, level, &text);
+            }
+            FromShard::Engine(ToControl::Drained { .. }) => {}
+            FromShard::Listening { .. } => {
+                self.listening += 1;
+                if self.listening == self.port.shards()
+                    && let Some(ready) = self.ready.take()
+                {
+                    let _ = ready.send(());
+                }
+            }
+            FromShard::Failed { shard, why } => {
+                return Some(Ended::Failed(format!("shard {}: {why}", shard.0)));
+            }
+            FromShard::Stopped { .. } => {
+                self.stopped += 1;
+                if self.stopped == self.port.shards() {
+                    return Some(Ended::Drained);
+                }
+            }
+        }
+        None
+    }
+
+    fn resolve(&self, shard: ShardId, question: Question) {
+        let (dns, done) = (self.dns.clone(), self.resolved.0.clone());
+        tokio::task::spawn_local(async move {
+            let answer = dns.answer(&question).await;
+            let _ = done.send((shard, question, answer));
+        });
+    }
+
+    fn answered(&mut self, id: u64, answer: Answer) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        question.answers.push(answer);
+        question.missing -= 1;
+        if question.missing == 0 {
+            self.finish_question(id);
+        }
+    }
+
+    fn finish_question(&mut self, id: u64) {
+        if let Some(question) = self.questions.swap_remove(&id) {
+            // Who asked may have given up.
+            let _ = question.reply.send(question.answers);
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Ask {
+                asked,
+                query,
+                reply,
+            } => self.ask(asked, &query, reply),
+            Request::Reload { config } => {
+                self.tell_all(|| ToShard::Reload {
+                    config: config.clone(),
+                });
+            }
+            Request::Resolve { with } => self.dns = Rc::new(with),
+            Request::Shutdown { grace } => self.tell_all(|| ToShard::Shutdown { grace }),
+        }
+    }
+
+    fn ask(&mut self, asked: Asked, query: &Query, reply: oneshot::Sender<Vec<Answer>>) {
+        let all = 0..self.port.shards();
+        let asked: Vec<usize> = match asked {
+            Asked::All => all.collect(),
+            Asked::One(shard) => all.filter(|it| *it == usize::from(shard)).collect(),
+        };
+        if self.questions.len() >= QUESTIONS_MAX {
+            // The oldest has waited longest for a shard that may never answer.
+            let oldest = self.questions.get_index(0).map(|(id, _)| *id);
+            oldest.into_iter().for_each(|id| self.finish_question(id));
+        }
+        self.next_question += 1;
+        let (id, missing) = (self.next_question, asked.len());
+        self.questions.insert(
+            id,
+            Gathering {
+                missing,
+                answers: Vec::new(),
+                reply,
+            },
+        );
+        if missing == 0 {
+            return self.finish_question(id);
+        }
+        for shard in asked {
+            let query = query.clone();
+            self.port
+                .send(ShardId(shard as u8), ToShard::Ask { id, query });
+        }
+    }
+
+    fn tell_all(&mut self, message: impl Fn() -> ToShard) {
+        for shard in 0..self.port.shards() {
+            self.port.send(ShardId(shard as u8), message());
+        }
+    }
+}

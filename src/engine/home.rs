@@ -1,0 +1,533 @@
+//! The home's half of an engine: what its shard has accepted is stored, acknowledged when it is
+//! durable, and handed to the owners of its queues; what becomes of each recipient is written down
+//! and told as an event.
+//!
+//! Invariants: a session hears of success only with the proof from the log in hand; an event is
+//! released to the event log only when the record that it tells of is durable, or when the disk
+//! refuses the record and the spool keeps it to try again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::map::Map;
+use crate::base::slab::Key;
+use crate::base::time::{Mono, Wall};
+use crate::deliver::classify;
+use crate::engine::Turn;
+use crate::engine::io::{Action, Level, Settled};
+use crate::hose;
+use crate::hose::{EventFacts, Hose, RejectionFacts};
+use crate::inject::Ticket;
+use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId};
+use crate::spool::{
+    BodyAt, Completed, EventSeq, ReadError, Refused, Spool, Unreported, UnreportedEvent,
+};
+use crate::types::id::{BatchId, MessageId, ShardId};
+use crate::types::message::{Arrival, Content, Method, Origin, Progress, Recipient};
+use crate::types::outcome::OutcomeKind;
+use crate::types::replies::{self, Canned};
+
+/// Reads of bodies from the disk under way at a time; more wait their turn.
+const READS_MAX: usize = 64;
+
+/// The number that the event log knows recovered events by: before that of any commit.
+const RECOVERED: u64 = 1;
+
+/// A whole message that a session offers.
+pub struct Offer {
+    pub conn: Key,
+    pub ticket: Ticket,
+    pub content: Arc<Content>,
+    pub recipients: Vec<Recipient>,
+    pub began: Mono,
+}
+
+/// What the engine has to pass on after a commit.
+pub enum Told {
+    /// Acknowledge with the proof, then give the entries to their owners.
+    Stored(Offer, Durable),
+    Refused(Key, Ticket, &'static Canned),
+}
+
+/// Who wants a body.
+enum Reader {
+    Owner(ShardId),
+    /// An outcome whose event needs the facts of its message.
+    Event(Settled),
+}
+
+struct Reading {
+    batch: BatchId,
+    at: BodyAt,
+}
+
+pub struct Home {
+    spool: Spool,
+    hose: Hose,
+    /// Messages whose commit is not durable yet, in the order of their commits.
+    waiting: VecDeque<(CommitId, Offer)>,
+    /// The newest event of each commit, so that the spool hears what the event log has.
+    events: VecDeque<(u64, EventSeq)>,
+    readers: Map<BatchId, Vec<Reader>>,
+    reads: Map<u64, Reading>,
+    reads_waiting: VecDeque<BatchId>,
+    next_read: u64,
+    /// When the commit in flight was given to the disk, and how many messages wait for it.
+    commit: Option<(OpId, Mono)>,
+    /// For the engine, once it has the turn again.
+    pub told: Vec<Told>,
+    pub bodies: Vec<(ShardId, BatchId, Option<Arc<Content>>)>,
+    stopped: Option<Refused>,
+}
+
+impl Home {
+    pub fn new(spool: Spool, hose: Hose) -> Home {
+        Home {
+            spool,
+            hose,
+            waiting: VecDeque::new(),
+            events: VecDeque::new(),
+            readers: Map::default(),
+            reads: Map::default(),
+            reads_waiting: VecDeque::new(),
+            next_read: 0,
+            commit: None,
+            told: Vec::new(),
+            bodies: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    /// Puts a message into the gathering commit. The answer comes through `told`.
+    pub fn store(&mut self, turn: &mut Turn<'_>, offer: Offer) -> Result<(), &'static Canned> {
+        match self.spool.store(&offer.content, &offer.recipients) {
+            Ok(stored) => {
+                self.note_event(stored.commit.0, stored.event);
+                self.waiting.push_back((stored.commit, offer));
+                self.note_stopped(turn, None);
+                Ok(())
+            }
+            Err(refused) => {
+                self.note_stopped(turn, Some(refused));
+                Err(reply_to(refused))
+            }
+        }
+    }
+
+    /// Whether the spool takes mail now.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.spool.admission(), Err(Refused::Failing))
+    }
+
+    pub fn refusal(&self) -> Option<Refused> {
+        self.spool.admission().err()
+    }
+
+    /// An operator hears once that the spool refuses mail, and once that it takes mail again.
+    fn note_stopped(&mut self, turn: &mut Turn<'_>, refused: Option<Refused>) {
+        if self.stopped == refused {
+            return;
+        }
+        match refused {
+            Some(refused) => turn.notice(
+                Level::Error,
+                format!(
+                    "E201 new mail is refused: {refused}. Mail that was accepted is delivered; \
+                     acceptance goes on by itself when the disk does"
+                ),
+            ),
+            None => turn.notice(Level::Info, "the spool takes mail again".to_string()),
+        }
+        self.stopped = refused;
+    }
+
+    fn note_event(&mut self, commit: u64, event: EventSeq) {
+        match self.events.back_mut() {
+            Some((last, newest)) if *last >= commit => *newest = (*newest).max(event),
+            _ => self.events.push_back((commit, event)),
+        }
+    }
+
+    /// Writes down what became of a recipient, and tells it.
+    pub fn settle(&mut self, turn: &mut Turn<'_>, settled: Settled) {
+        let batch = settled.outcome.message.batch;
+        if settled.content.is_none()
+            && settled.outcome.kind.is_terminal()
+            && self.spool.locate(batch).is_some()
+        {
+            self.read(turn, batch, Reader::Event(settled));
+            return;
+        }
+        self.settle_now(turn, settled);
+    }
+
+    fn settle_now(&mut self, turn: &mut Turn<'_>, settled: Settled) {
+        let Settled {
+            outcome,
+            recipient,
+            binding,
+            content,
+            ..
+        } = settled;
+        let (event, commit) = self.spool.settle(turn.now, &outcome);
+        let commit = commit.map_or(0, |commit| commit.0);
+        self.note_event(commit, event);
+        let placeholder;
+        let content = match &content {
+            Some(content) => content,
+            None => {
+                placeholder = unknown_content(outcome.message.batch, outcome.at);
+                &placeholder
+            }
+        };
+        let facts = facts(turn, content, outcome.message, &recipient, &binding);
+        let class = match outcome.kind {
+            OutcomeKind::Delivered => 0,
+            _ => u16::from(classify::bounce_class(outcome.stage, &outcome.reply).number()),
+        };
+        self.hose.outcome(commit, &facts, &outcome, class);
+    }
+
+    pub fn rejected(&mut self, facts: &RejectionFacts<'_>) {
+        self.hose.rejection(facts);
+    }
+
+    /// Tells again what the last run may not have got into the event log, under the same ids.
+    pub fn report(&mut self, turn: &mut Turn<'_>, unreported: Vec<Unreported>) {
+        for lost in unreported {
+            self.report_one(turn, &lost);
+        }
+        self.hose.release(RECOVERED);
+        self.events
+            .push_front((RECOVERED, self.spool.recovered_seq()));
+    }
+
+    fn report_one(&mut self, turn: &mut Turn<'_>, lost: &Unreported) {
+        let Some(known) = &lost.facts else {
+            let text = format!(
+                "an event of message {} is lost: its record is damaged",
+                lost.batch
+            );
+            return turn.notice(Level::Warn, text);
+        };
+        let only = match &lost.event {
+            UnreportedEvent::Reception => None,
+            UnreportedEvent::Outcome(outcome) => Some(outcome),
+        };
+        for (index, recipient) in known.recipients.iter().enumerate() {
+            let message = MessageId {
+                batch: lost.batch,
+                recipient: index as u16,
+            };
+            if only.is_some_and(|outcome| outcome.message != message) {
+                continue;
+            }
+            let (address, binding) = (&recipient.address, &recipient.binding);
+            let mut facts = facts(turn, &known.content, message, address, binding);
+            facts.size = known.body_bytes.into();
+            match only {
+                None => self.hose.injection(RECOVERED, &facts),
+                Some(outcome) => {
+                    let class = classify::bounce_class(outcome.stage, &outcome.reply).number();
+                    self.hose.outcome(RECOVERED, &facts, outcome, class.into());
+                }
+            }
+        }
+    }
+
+    /// An owner wants a body that has left memory.
+    pub fn fetch(&mut self, turn: &mut Turn<'_>, owner: ShardId, batch: BatchId) {
+        self.read(turn, batch, Reader::Owner(owner));
+    }
+
+    fn read(&mut self, turn: &mut Turn<'_>, batch: BatchId, reader: Reader) {
+        let readers = self.readers.entry(batch).or_default();
+        readers.push(reader);
+        if readers.len() == 1 {
+            self.reads_waiting.push_back(batch);
+            self.start_reads(turn);
+        }
+    }
+
+    fn start_reads(&mut self, turn: &mut Turn<'_>) {
+        while self.reads.len() < READS_MAX {
+            let Some(batch) = self.reads_waiting.pop_front() else {
+                return;
+            };
+            let Some(at) = self.spool.locate(batch) else {
+                self.give_body(turn, batch, None);
+                continue;
+            };
+            self.next_read += 1;
+            let read = self.next_read;
+            self.reads.insert(read, Reading { batch, at });
+            turn.common.stats.counters.body_reads += 1;
+            turn.out.push(Action::Read { read, at });
+        }
+    }
+
+    /// The end of a `Read`.
+    pub fn read_done(&mut self, turn: &mut Turn<'_>, read: u64, result: Result<Vec<u8>, Fault>) {
+        let Some(Reading { batch, at }) = self.reads.swap_remove(&read) else {
+            return;
+        };
+        let decoded = match result {
+            Ok(bytes) => self.spool.decode_read(batch, at, &Bytes::from(bytes)),
+            Err(_) => Err(ReadError::Damaged),
+        };
+        match decoded {
+            Ok((content, _)) => self.give_body(turn, batch, Some(Arc::new(content))),
+            Err(ReadError::Moved) => self.reads_waiting.push_back(batch),
+            Err(ReadError::Gone) => self.give_body(turn, batch, None),
+            Err(ReadError::Damaged) => {
+                let text = format!(
+                    "E202 message {batch} in {} at {} is damaged on disk; its recipients bounce",
+                    at.file, at.offset
+                );
+                turn.notice(Level::Error, text);
+                self.give_body(turn, batch, None);
+            }
+        }
+        self.start_reads(turn);
+    }
+
+    fn give_body(&mut self, turn: &mut Turn<'_>, batch: BatchId, content: Option<Arc<Content>>) {
+        for reader in self.readers.swap_remove(&batch).unwrap_or_default() {
+            match reader {
+                Reader::Owner(owner) => self.bodies.push((owner, batch, content.clone())),
+                Reader::Event(settled) => {
+                    self.settle_now(
+                        turn,
+                        Settled {
+                            content: content.clone(),
+                            ..settled
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// The end of a spool operation.
+    pub fn spool_done(&mut self, turn: &mut Turn<'_>, completion: Completion) {
+        if let Some((op, began)) = self.commit
+            && op == completion.op
+        {
+            turn.common
+                .stats
+                .commit_latency
+                .record(turn.now.mono.since(began));
+            self.commit = None;
+        }
+        match self.spool.completed(turn.now, completion) {
+            Completed::Nothing => {}
+            Completed::Durable(durable) => self.durable(turn, durable),
+            Completed::Failed(failed) => self.failed(turn, failed),
+            Completed::Unreadable(batch) => {
+                turn.notice(
+                    Level::Error,
+                    format!("E202 message {batch} is damaged on disk; its recipients will bounce"),
+                );
+            }
+        }
+    }
+
+    fn durable(&mut self, turn: &mut Turn<'_>, durable: Durable) {
+        let mut messages = 0;
+        while let Some((commit, _)) = self.waiting.front() {
+            if *commit > durable.commit() {
+                break;
+            }
+            let Some((_, offer)) = self.waiting.pop_front() else {
+                break;
+            };
+            messages += 1;
+            let counters = &mut turn.common.stats.counters;
+            counters.transactions_accepted += 1;
+            counters.messages_injected += offer.recipients.len() as u64;
+            counters.bytes_injected += offer.content.body.len() as u64;
+            for (index, recipient) in offer.recipients.iter().enumerate() {
+                let batch = offer.content.batch;
+                let message = MessageId {
+                    batch,
+                    recipient: index as u16,
+                };
+                let content = &offer.content;
+                let facts = facts(
+                    turn,
+                    content,
+                    message,
+                    &recipient.address,
+                    &recipient.binding,
+                );
+                self.hose.injection(durable.commit().0, &facts);
+            }
+            self.told.push(Told::Stored(offer, durable));
+        }
+        turn.common.stats.counters.spool_commit_messages += messages;
+        self.hose.release(durable.commit().0);
+    }
+
+    fn failed(&mut self, turn: &mut Turn<'_>, failed: FailedCommits) {
+        turn.common.stats.counters.spool_commit_failures += 1;
+        let canned = match failed.fault {
+            Fault::NoSpace => &replies::DISK,
+            Fault::Io => &replies::SPOOL_FAILED,
+        };
+        while let Some((commit, _)) = self.waiting.front() {
+            if *commit > failed.last {
+                break;
+            }
+            let Some((_, offer)) = self.waiting.pop_front() else {
+                break;
+            };
+            turn.common.stats.counters.messages_rejected += offer.recipients.len() as u64;
+            self.told
+                .push(Told::Refused(offer.conn, offer.ticket, canned));
+        }
+        // The outcomes among them are kept by the spool; their events are true all the same.
+        self.hose.release(failed.last.0);
+        let text = format!(
+            "E203 a commit of the spool failed ({:?}); its messages were refused, nothing that was \
+             acknowledged is touched; the segment is given up and another one begun",
+            failed.fault
+        );
+        turn.notice(Level::Error, text);
+    }
+
+    pub fn hose_done(&mut self, turn: &mut Turn<'_>, op: u64, result: Result<(), hose::Fault>) {
+        self.hose.completed(turn.now, op, result);
+    }
+
+    /// Starts what the disk should do next. Called at the end of every turn.
+    pub fn pump(&mut self, turn: &mut Turn<'_>) {
+        while let Some(op) = self.spool.poll(turn.now) {
+            if let DiskOp::Commit { op, .. } = &op {
+                self.commit = Some((*op, turn.now.mono));
+            }
+            turn.out.push(Action::Spool(op));
+        }
+        while let Some(op) = self.hose.poll(turn.now) {
+            turn.out.push(Action::Hose(op));
+        }
+        let written = self.hose.durable_upto();
+        while let Some((commit, event)) = self.events.front() {
+            if *commit > written {
+                break;
+            }
+            self.spool.events_durable(*event);
+            self.events.pop_front();
+        }
+        for text in self.hose.take_notices() {
+            turn.notice(Level::Warn, text);
+        }
+    }
+
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        [self.spool.next_wakeup(), self.hose.next_wakeup()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Brings everything to disk for the end. True when there is nothing left to do.
+    pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.spool.flush(turn.now);
+        self.hose.flush();
+        self.pump(turn);
+        self.waiting.is_empty()
+            && self.readers.is_empty()
+            && self.spool.is_idle()
+            && self.hose.is_flushed()
+    }
+
+    /// Messages that wait for their commit.
+    pub fn commits_pending(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    pub fn hose(&self) -> &Hose {
+        &self.hose
+    }
+}
+
+/// The entries of a message that has just become durable.
+pub fn arrivals(
+    home: ShardId,
+    content: &Content,
+    recipients: Vec<Recipient>,
+) -> impl Iterator<Item = Arrival> {
+    let (batch, received) = (content.batch, content.received);
+    let size = u32::try_from(content.body.len()).unwrap_or(u32::MAX);
+    recipients
+        .into_iter()
+        .enumerate()
+        .map(move |(index, recipient)| Arrival {
+            batch,
+            recipient: index as u16,
+            home,
+            address: recipient.address,
+            binding: recipient.binding,
+            received,
+            size,
+            progress: Progress::default(),
+        })
+}
+
+fn facts<'a>(
+    turn: &'a Turn<'_>,
+    content: &'a Content,
+    message: MessageId,
+    recipient: &'a crate::types::address::Address,
+    binding: &'a str,
+) -> EventFacts<'a> {
+    let config = &turn.common.generation.config;
+    let group = config
+        .binding_by_name(binding)
+        .and_then(|index| config.binding_settings(index).group.as_deref());
+    EventFacts {
+        content,
+        size: content.body.len() as u64,
+        message,
+        recipient,
+        binding,
+        binding_group: group,
+    }
+}
+
+/// Stands in for a message whose record can no longer be read: its event still tells what became
+/// of it.
+fn unknown_content(batch: BatchId, at: Wall) -> Arc<Content> {
+    let unspecified = core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED);
+    let origin = Origin {
+        peer: unspecified,
+        helo: "".into(),
+        method: Method::Esmtp,
+    };
+    Arc::new(Content {
+        batch,
+        received: at,
+        origin,
+        sender: None,
+        eight_bit: false,
+        smtputf8: false,
+        subject: "".into(),
+        friendly_from: "".into(),
+        body: Bytes::new(),
+    })
+}
+
+fn reply_to(refused: Refused) -> &'static Canned {
+    match refused {
+        Refused::NoSpace => &replies::DISK,
+        Refused::Failing => &replies::SPOOL_FAILED,
+        Refused::Busy => &replies::SPOOL_BUSY,
+        Refused::TooLarge => &replies::MESSAGE_TOO_BIG,
+    }
+}

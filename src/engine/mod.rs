@@ -1,0 +1,530 @@
+//! L4: one shard's whole state, and the only place that knows all its stages. Inputs go to a stage,
+//! its verdict to the next; effects come out as actions. Nothing here knows of a runtime, a socket,
+//! a file, a clock or a thread, so that the same engine runs in a shard and in the simulation.
+//!
+//! The life of a message, in calls: [`reception`] feeds a session and puts its questions to policy;
+//! a whole message is offered to the [`home`], which stores it; when its commit is durable the
+//! session hears of it and the entries go to the [`owner`]s of their queues, by a call or through
+//! the mesh; an owner's outcomes come back to the home the same way.
+
+mod answers;
+pub mod cells;
+pub mod home;
+pub mod io;
+pub mod owner;
+pub mod query;
+pub mod reception;
+pub mod recorder;
+pub mod settings;
+pub mod stats;
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::prng::{Prng, hash_bytes};
+use crate::base::slab::Key;
+use crate::base::time::{Mono, Now};
+use crate::config::Config;
+use crate::engine::cells::Cells;
+use crate::engine::home::{Home, Told};
+use crate::engine::io::{
+    Action, ConnId, Input, Level, MeshMessage, Outbox, Settled, Side, ToControl, ToShard,
+};
+use crate::engine::owner::Owner;
+use crate::engine::reception::Reception;
+use crate::engine::settings::{Generation, Identity};
+use crate::engine::stats::ShardStats;
+use crate::hose::Hose;
+use crate::inject::Resolution;
+use crate::log::Durable;
+use crate::queue::Budget;
+use crate::spool::{Spool, Unreported};
+use crate::types::id::{SHARDS_MAX, ShardId};
+use crate::types::message::{Arrival, Content};
+use crate::types::replies::{self, Canned};
+
+/// Free space must be this much over `min_free_space` before mail is taken again, in percent: a
+/// disk at the edge does not open and close with every message.
+const SPACE_MARGIN_PERCENT: u64 = 5;
+
+/// All that an engine is made from; can cross to the thread of its shard.
+pub struct Setup {
+    pub shard: ShardId,
+    pub shards: usize,
+    /// Number of this start of the spool; part of every batch id.
+    pub start: u32,
+    pub seed: u64,
+    pub config: Arc<Config>,
+    pub identity: Identity,
+    pub cells: Arc<Cells>,
+    pub spool: Spool,
+    pub hose: Hose,
+    /// Recovered recipients whose queues this shard owns.
+    pub arrivals: Vec<Arrival>,
+    /// Events that the last run did not get into the event log.
+    pub unreported: Vec<Unreported>,
+}
+
+/// What all stages of an engine may look at.
+pub struct Common {
+    pub shard: ShardId,
+    pub shards: usize,
+    pub start: u32,
+    pub generation: Generation,
+    pub identity: Identity,
+    /// Names of the generation's bindings, by index: shared, because every recipient carries one.
+    pub binding_names: Vec<Arc<str>>,
+    pub cells: Arc<Cells>,
+    pub prng: Prng,
+    pub stats: ShardStats,
+    /// No new mail and no new connections: the end is near.
+    pub draining: bool,
+    space_closed: bool,
+}
+
+/// One call of the engine: the moment, where actions go, and what is common to all stages.
+pub struct Turn<'a> {
+    pub now: Now,
+    pub out: &'a mut Outbox,
+    pub common: &'a mut Common,
+}
+
+impl Turn<'_> {
+    /// Something an operator should read.
+    pub fn notice(&mut self, level: Level, text: String) {
+        let shard = self.common.shard;
+        self.out
+            .push(Action::Control(ToControl::Notice { shard, level, text }));
+    }
+}
+
+impl Common {
+    /// The shard that owns the queue of a pair: a hash of the names, the same in every process.
+    pub fn owner_of(&self, binding: &str, domain: &str) -> ShardId {
+        owner_of(self.shards, binding, domain)
+    }
+
+    pub fn memory_is_short(&self) -> bool {
+        let percent = u64::from(self.generation.config.global().memory_hwm);
+        let limit = self.cells.memory_limit.get() / 100 * percent;
+        limit > 0 && self.cells.memory_used.get() > limit
+    }
+
+    /// The reply for mail that would do harm now; nothing when all is well.
+    pub fn pressure(&mut self) -> Option<&'static Canned> {
+        if self.draining {
+            return Some(&replies::SHUTTING_DOWN);
+        }
+        if self.space_is_short() {
+            return Some(&replies::DISK);
+        }
+        self.memory_is_short().then_some(&replies::MEMORY)
+    }
+
+    pub fn is_out_of_space(&self) -> bool {
+        self.space_closed
+    }
+
+    fn space_is_short(&mut self) -> bool {
+        let min = self.generation.config.global().min_free_space;
+        let free = self.cells.disk_free.get();
+        let needed = match self.space_closed {
+            true => min.saturating_add(min / 100 * SPACE_MARGIN_PERCENT),
+            false => min,
+        };
+        self.space_closed = free < needed;
+        self.space_closed
+    }
+}
+
+/// The shard that owns the queue of a pair.
+pub fn owner_of(shards: usize, binding: &str, domain: &str) -> ShardId {
+    let hash = hash_bytes(binding.as_bytes()) ^ hash_bytes(domain.as_bytes()).rotate_left(17);
+    ShardId((hash % shards as u64) as u8)
+}
+
+const _: () = assert!(SHARDS_MAX <= 256, "the owner of a queue is one byte");
+
+pub struct Engine {
+    common: Common,
+    reception: Reception,
+    home: Home,
+    owner: Owner,
+    /// The end of the grace, once shutting down.
+    grace_ends: Option<Mono>,
+    grace_over: bool,
+    drained: bool,
+    /// Outcomes on their way to other homes, by shard.
+    outgoing: Vec<Vec<Settled>>,
+}
+
+impl Engine {
+    pub fn new(setup: Setup, now: Now) -> Engine {
+        let budget = budget(&setup.config, &setup.cells, setup.shards);
+        let recorder_bytes = recorder_bytes(&setup.config, setup.shards);
+        let mut engine = Engine {
+            common: Common {
+                shard: setup.shard,
+                shards: setup.shards,
+                start: setup.start,
+                binding_names: binding_names(&setup.config),
+                generation: Generation {
+                    config: setup.config,
+                    number: 1,
+                },
+                identity: setup.identity,
+                cells: setup.cells,
+                prng: Prng::stream(setup.seed, "engine"),
+                stats: ShardStats {
+                    shard: setup.shard.0,
+                    ..ShardStats::default()
+                },
+                draining: false,
+                space_closed: false,
+            },
+            reception: Reception::new(now.mono),
+            home: Home::new(setup.spool, setup.hose),
+            owner: Owner::new(now, budget, recorder_bytes),
+            grace_ends: None,
+            grace_over: false,
+            drained: false,
+            outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
+        };
+        let out = &mut Outbox::default();
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut engine.common,
+        };
+        engine.home.report(turn, setup.unreported);
+        turn.common.stats.counters.messages_recovered = setup.arrivals.len() as u64;
+        engine.owner.arrive(turn, None, setup.arrivals);
+        engine
+    }
+
+    /// A connection has been accepted on the listen address of that index.
+    pub fn accept(
+        &mut self,
+        now: Now,
+        listen: usize,
+        peer: SocketAddr,
+        local: SocketAddr,
+        out: &mut Outbox,
+    ) -> ConnId {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        self.reception
+            .accept(turn, &mut self.home, listen, (peer, local))
+    }
+
+    /// Whether more input of this connection can be taken now; `Resume` tells when it can again.
+    pub fn wants_read(&self, conn: ConnId) -> bool {
+        match conn.side {
+            Side::In => self.reception.wants_read(conn.key),
+            Side::Out => true,
+        }
+    }
+
+    /// Takes an input and runs to completion.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        match input {
+            Input::Received {
+                conn:
+                    ConnId {
+                        side: Side::In,
+                        key,
+                    },
+                bytes,
+            } => {
+                self.reception.received(turn, &mut self.home, key, bytes);
+            }
+            Input::Received {
+                conn:
+                    ConnId {
+                        side: Side::Out,
+                        key,
+                    },
+                bytes,
+            } => {
+                turn.common.stats.counters.receives += 1;
+                self.owner.received(turn, key, bytes);
+            }
+            Input::Sent {
+                conn:
+                    ConnId {
+                        side: Side::Out,
+                        key,
+                    },
+            } => self.owner.sent(turn, key),
+            Input::Sent { .. } => {}
+            Input::Closed {
+                conn:
+                    ConnId {
+                        side: Side::In,
+                        key,
+                    },
+            } => {
+                self.reception.closed(turn, key);
+            }
+            Input::Closed {
+                conn:
+                    ConnId {
+                        side: Side::Out,
+                        key,
+                    },
+            } => {
+                self.owner.closed(turn, key);
+            }
+            Input::Dialed { conn, result } => self.owner.dialed(turn, conn.key, result),
+            Input::Spool(completion) => self.home.spool_done(turn, completion),
+            Input::Read { read, result } => self.home.read_done(turn, read, result),
+            Input::Hose { op, result } => self.home.hose_done(turn, op, result),
+            Input::Mesh { from, message } => self.mesh(now, from, message, out),
+            Input::Control(message) => self.control(now, message, out),
+            Input::Tick => {
+                self.reception.advance(turn);
+                self.owner.advance(turn);
+            }
+        }
+        self.finish_turn(now, out);
+    }
+
+    /// When to call `handle` with a `Tick`, if nothing else comes first.
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        let stages = [
+            self.reception.next_wakeup(),
+            self.owner.next_wakeup(),
+            self.home.next_wakeup(),
+            self.grace_ends
+                .filter(|_| !self.drained && !self.grace_over),
+        ];
+        stages.into_iter().flatten().min()
+    }
+
+    fn mesh(&mut self, now: Now, from: ShardId, message: MeshMessage, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        turn.common.stats.counters.mesh_messages += 1;
+        match message {
+            MeshMessage::Arrivals { content, arrivals } => {
+                self.owner.arrive(turn, content.as_ref(), arrivals);
+            }
+            MeshMessage::Settled(settled) => {
+                for settled in settled {
+                    self.home.settle(turn, settled);
+                }
+            }
+            MeshMessage::Fetch { batch } => self.home.fetch(turn, from, batch),
+            MeshMessage::Body { batch, content } => self.owner.body(turn, batch, content),
+            MeshMessage::SlotFree => self.owner.slot_free(),
+        }
+    }
+
+    fn control(&mut self, now: Now, message: ToShard, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        match message {
+            ToShard::Resolved { question, answer } => self.owner.resolved(turn, question, answer),
+            ToShard::Ask { id, query } => {
+                let shard = turn.common.shard;
+                let answer = self.answer(now, &query);
+                out.push(Action::Control(ToControl::Answer { shard, id, answer }));
+            }
+            ToShard::Reload { config } => self.reload(now, config, out),
+            ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
+        }
+    }
+
+    /// A generation applies at the next connect, MAIL FROM or delivery start.
+    fn reload(&mut self, now: Now, config: Arc<Config>, out: &mut Outbox) {
+        self.common.binding_names = binding_names(&config);
+        let number = self.common.generation.number + 1;
+        self.common.generation = Generation { config, number };
+        let config = &self.common.generation.config;
+        let budget = budget(config, &self.common.cells, self.common.shards);
+        self.owner.queues_mut().set_budget(budget);
+        self.owner
+            .set_recorder_bytes(recorder_bytes(config, self.common.shards));
+        self.reception.reload();
+        self.owner.reload(&mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        });
+    }
+
+    fn shutdown(&mut self, now: Now, grace: core::time::Duration, out: &mut Outbox) {
+        self.common.draining = true;
+        self.grace_ends = Some(now.mono + grace);
+        out.push(Action::StopListening);
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        self.reception.drain(turn, &mut self.home);
+        self.owner.drain(turn);
+    }
+
+    /// Lets the stages hand on what they have for each other, until nothing is left.
+    fn finish_turn(&mut self, now: Now, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        loop {
+            for told in core::mem::take(&mut self.home.told) {
+                match told {
+                    Told::Stored(offer, durable) => {
+                        let (reception, home) = (&mut self.reception, &mut self.home);
+                        stored(turn, reception, home, &mut self.owner, (offer, durable));
+                    }
+                    Told::Refused(conn, ticket, canned) => {
+                        let refused = Resolution::Refused(canned);
+                        self.reception
+                            .resolve(turn, &mut self.home, (conn, ticket), refused);
+                    }
+                }
+            }
+            for (to, batch, content) in core::mem::take(&mut self.home.bodies) {
+                if to == turn.common.shard {
+                    self.owner.body(turn, batch, content);
+                } else {
+                    let message = MeshMessage::Body { batch, content };
+                    turn.out.push(Action::Mesh { to, message });
+                }
+            }
+            self.owner.settle_turn(turn);
+            for (home, batch) in core::mem::take(&mut self.owner.fetches) {
+                if home == turn.common.shard {
+                    self.home.fetch(turn, home, batch);
+                } else {
+                    let message = MeshMessage::Fetch { batch };
+                    turn.out.push(Action::Mesh { to: home, message });
+                }
+            }
+            for settled in self.owner.settled.drain(..) {
+                let home = settled.home;
+                if home == turn.common.shard {
+                    self.home.settle(turn, settled);
+                } else {
+                    self.outgoing[home.index()].push(settled);
+                }
+            }
+            if self.home.told.is_empty() && self.home.bodies.is_empty() && self.owner.is_settled() {
+                break;
+            }
+        }
+        for (index, settled) in self.outgoing.iter_mut().enumerate() {
+            if !settled.is_empty() {
+                let message = MeshMessage::Settled(core::mem::take(settled));
+                turn.out.push(Action::Mesh {
+                    to: ShardId(index as u8),
+                    message,
+                });
+            }
+        }
+        self.home.pump(turn);
+        self.finish_shutdown(now, out);
+    }
+
+    fn finish_shutdown(&mut self, now: Now, out: &mut Outbox) {
+        let Some(grace_ends) = self.grace_ends else {
+            return;
+        };
+        if self.drained {
+            return;
+        }
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        if now.mono >= grace_ends && !core::mem::replace(&mut self.grace_over, true) {
+            self.reception.abort_all(turn);
+            self.owner.abort_all(turn);
+        }
+        let quiet = self.reception.len() == 0 && self.owner.is_quiet();
+        if quiet && self.home.flush(turn) {
+            self.drained = true;
+            let shard = turn.common.shard;
+            turn.out.push(Action::Control(ToControl::Drained { shard }));
+        }
+    }
+}
+
+/// A message is durable: its session hears it first, then its entries go to their owners.
+fn stored(
+    turn: &mut Turn<'_>,
+    reception: &mut Reception,
+    home: &mut Home,
+    owner: &mut Owner,
+    (offer, durable): (home::Offer, Durable),
+) {
+    let latency = turn.now.mono.since(offer.began);
+    turn.common.stats.injection_latency.record(latency);
+    let conn: (Key, _) = (offer.conn, offer.ticket);
+    reception.resolve(turn, home, conn, Resolution::Stored(&durable));
+    let shard = turn.common.shard;
+    let mut mine = Vec::new();
+    let mut others: Vec<(ShardId, Vec<Arrival>)> = Vec::new();
+    let content: Arc<Content> = offer.content;
+    for arrival in home::arrivals(shard, &content, offer.recipients) {
+        let domain = arrival.address.routing_domain();
+        let to = turn.common.owner_of(&arrival.binding, &domain);
+        if to == shard {
+            mine.push(arrival);
+            continue;
+        }
+        match others.iter_mut().find(|(shard, _)| *shard == to) {
+            Some((_, arrivals)) => arrivals.push(arrival),
+            None => others.push((to, vec![arrival])),
+        }
+    }
+    owner.arrive(turn, Some(&content), mine);
+    for (to, arrivals) in others {
+        let message = MeshMessage::Arrivals {
+            content: Some(content.clone()),
+            arrivals,
+        };
+        turn.out.push(Action::Mesh { to, message });
+    }
+}
+
+fn binding_names(config: &Config) -> Vec<Arc<str>> {
+    config
+        .bindings()
+        .iter()
+        .map(|binding| binding.name.as_str().into())
+        .collect()
+}
+
+/// This shard's part of what bodies may take in memory.
+fn budget(config: &Config, cells: &Cells, shards: usize) -> Budget {
+    let global = config.global();
+    let goal = cells.memory_limit.get() / 100 * u64::from(global.memory_goal);
+    Budget {
+        messages_max: (global.max_resident_messages as usize).div_ceil(shards),
+        // Half of the goal: the rest is for connections, queues and what the allocator keeps.
+        bytes_max: goal / 2 / shards as u64,
+    }
+}
+
+fn recorder_bytes(config: &Config, shards: usize) -> usize {
+    config.global().flight_recorder_size as usize / shards
+}

@@ -1,0 +1,446 @@
+//! Connections to receiving hosts: from the dial to the last byte, and what their sessions tell.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::base::slab::Key;
+use crate::base::time::{Mono, Now};
+use crate::deliver::session::{Event, Job, JobId, Piece, Reach, RecipientToken, Session};
+use crate::engine::Turn;
+use crate::engine::io::{Action, DialError, Level, MeshMessage};
+use crate::engine::owner::ending::Answered;
+use crate::engine::owner::{OpenJob, Outgoing, Owner, Timer, Way, conn_id};
+use crate::engine::recorder::Flight;
+use crate::queue::{Cause, EntryId, QueueId};
+use crate::types::outcome::{Remote, Stage};
+use crate::types::reply::{Enhanced, Reply};
+
+/// How long a queue rests when the fault is this machine's: no descriptors, no such address.
+const OUR_FAULT_REST: Duration = Duration::from_secs(10);
+
+impl Owner {
+    pub fn dialed(&mut self, turn: &mut Turn<'_>, key: Key, result: Result<SocketAddr, DialError>) {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        let queue = outgoing.queue;
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.dialing -= 1;
+        }
+        match result {
+            Ok(local) => {
+                outgoing.local = Some(local.ip());
+                outgoing.open = true;
+                // The clock of the banner starts now, not when the dialling began.
+                let settings = self
+                    .links
+                    .get(&queue)
+                    .map(|link| link.settings.session.clone());
+                if let Some(settings) = settings {
+                    outgoing.session = Session::new(turn.now, settings);
+                }
+                self.after(turn, key);
+            }
+            Err(error) => {
+                self.dial_failed(turn, key, &error);
+                self.remove(turn, key);
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, turn: &mut Turn<'_>, key: Key, error: &DialError) {
+        turn.common.stats.counters.connections_out_failed += 1;
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return;
+        };
+        let (queue, host) = (outgoing.queue, outgoing.host.clone());
+        let account = |text: &str| Reply::internal(451, Enhanced(4, 4, 1), text);
+        let reply = match error {
+            DialError::TimedOut => Reply::internal(450, Enhanced(4, 4, 1), "Connection Timed Out"),
+            DialError::Refused => account("Connection refused"),
+            DialError::Unreachable => account("Network or host unreachable"),
+            DialError::Other(text) => account(text),
+            DialError::Exhausted | DialError::NoSuchSource => {
+                return self.our_fault(turn, queue, error, &host.address);
+            }
+        };
+        self.host_failed(turn, key, Stage::Connect, &reply);
+        let lines = vec![format!("* connect {}: {reply}", host.address)];
+        self.record(turn.now, key, lines, None);
+    }
+
+    /// A dial that failed for our own reasons says nothing about the host.
+    fn our_fault(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        error: &DialError,
+        remote: &SocketAddr,
+    ) {
+        let Some(link) = self.links.get(&queue) else {
+            return;
+        };
+        let text = match error {
+            DialError::NoSuchSource => format!(
+                "binding {}: its Bind_Address is not on this machine; {} waits",
+                link.binding, link.domain
+            ),
+            _ => format!(
+                "cannot connect to {remote}: out of file descriptors or ports; {} waits",
+                link.domain
+            ),
+        };
+        let reply = Reply::internal(451, Enhanced(4, 3, 5), &text);
+        self.queues
+            .note_reply(turn.now, queue, (&reply, Stage::Connect), 1);
+        turn.notice(Level::Error, text);
+        let until = turn.now.mono + OUR_FAULT_REST;
+        self.queues.rest(turn.now, queue, until);
+        self.queues
+            .set_cause(turn.now, queue, Cause::Connecting, Some(until));
+    }
+
+    fn host_failed(&mut self, turn: &mut Turn<'_>, key: Key, stage: Stage, reply: &Reply) {
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return;
+        };
+        let Some(link) = self.links.get(&outgoing.queue) else {
+            return;
+        };
+        let rest = link.settings.delivery.host_failure_retry;
+        self.hosts
+            .failed(turn.now.mono, outgoing.host.address.ip(), rest);
+        self.queues
+            .note_reply(turn.now, outgoing.queue, (reply, stage), 1);
+    }
+
+    pub fn received(&mut self, turn: &mut Turn<'_>, key: Key, bytes: &[u8]) {
+        self.with_session(turn, key, |session, now, events| {
+            session.receive(now, bytes, events)
+        });
+    }
+
+    /// A stalled send went on.
+    pub fn sent(&mut self, turn: &mut Turn<'_>, key: Key) {
+        self.with_session(turn, key, |session, now, _| session.sent(now, usize::MAX));
+    }
+
+    /// The connection is no more.
+    pub fn closed(&mut self, turn: &mut Turn<'_>, key: Key) {
+        self.with_session(turn, key, |session, _, events| {
+            session.closed("connection closed by remote host", events);
+        });
+        self.remove(turn, key);
+    }
+
+    pub(super) fn connection_timer(&mut self, turn: &mut Turn<'_>, key: Key) {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        outgoing.timer = None;
+        if !outgoing.open || outgoing.over {
+            // The dial or the goodbye takes too long. The surroundings answer with its end.
+            turn.out.push(Action::Abort { conn: conn_id(key) });
+            return;
+        }
+        if outgoing.session.deadline() <= turn.now.mono {
+            self.with_session(turn, key, Session::timeout);
+        } else {
+            self.after(turn, key);
+        }
+    }
+
+    /// Lets the session of a connection act and does what follows from it.
+    pub(super) fn with_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: Key,
+        act: impl FnOnce(&mut Session, Now, &mut Vec<Event>),
+    ) {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        if !outgoing.open || outgoing.over {
+            return;
+        }
+        let mut events = core::mem::take(&mut self.events);
+        act(&mut outgoing.session, turn.now, &mut events);
+        self.handle_events(turn, key, &mut events);
+        self.events = events;
+        self.after(turn, key);
+    }
+
+    pub(super) fn start(&mut self, turn: &mut Turn<'_>, key: Key, job: OpenJob) {
+        let Some(content) = job.content.clone() else {
+            return;
+        };
+        let token = |entry: EntryId| RecipientToken(entry.to_bits());
+        let recipients = job.recipients.iter();
+        let wanted = Job {
+            id: job.id,
+            content,
+            recipients: recipients
+                .map(|(entry, to)| (token(*entry), to.clone()))
+                .collect(),
+        };
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        let mut events = core::mem::take(&mut self.events);
+        match outgoing.session.start(turn.now, wanted, &mut events) {
+            Ok(()) => outgoing.jobs.push(job),
+            Err(_) => {
+                let entries: Vec<_> = job.recipients.iter().map(|(entry, _)| *entry).collect();
+                self.queues.give_back(turn.now, &entries);
+            }
+        }
+        self.handle_events(turn, key, &mut events);
+        self.events = events;
+        self.after(turn, key);
+    }
+
+    /// Sends what the session has to say and sets its timer.
+    fn after(&mut self, turn: &mut Turn<'_>, key: Key) {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        let conn = conn_id(key);
+        while let Some(piece) = outgoing.session.output() {
+            turn.common.stats.counters.sends += 1;
+            turn.out.push(match piece {
+                Piece::Bytes(bytes) => Action::Send { conn, bytes },
+                Piece::Body(bytes) => Action::SendShared { conn, bytes },
+            });
+        }
+        if outgoing.open && outgoing.session.is_closed() {
+            if !core::mem::replace(&mut outgoing.over, true) {
+                turn.out.push(Action::Abort { conn });
+            }
+            return;
+        }
+        let deadline = outgoing.session.deadline();
+        self.set_timer(key, deadline);
+    }
+
+    /// The timer of a connection only ever moves to an earlier moment; one that fires too early
+    /// looks at the deadline and is set again. So no timer is touched for every message.
+    pub(super) fn set_timer(&mut self, key: Key, at: Mono) {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
+            return;
+        };
+        match outgoing.timer {
+            Some((armed, _)) if armed <= at => return,
+            Some((_, timer)) => drop(self.timers.cancel(timer)),
+            None => {}
+        }
+        if at != Mono::MAX {
+            outgoing.timer = Some((at, self.timers.insert(at, Timer::Connection(key))));
+        }
+    }
+
+    fn handle_events(&mut self, turn: &mut Turn<'_>, key: Key, events: &mut Vec<Event>) {
+        let mut failed = None;
+        for event in events.drain(..) {
+            match event {
+                Event::Ready => self.ready(key),
+                Event::Recipient {
+                    job,
+                    token,
+                    stage,
+                    reply,
+                } => {
+                    let possible_duplicate = false;
+                    let answer = Answered {
+                        stage,
+                        reply,
+                        possible_duplicate,
+                    };
+                    if let Some(id) = self.recipient(turn, key, job, token, answer) {
+                        failed = Some(id);
+                    }
+                }
+                Event::Done { job } => self.done(key, job),
+                Event::Lost {
+                    job,
+                    undecided,
+                    stage,
+                    reply,
+                    reach,
+                } => {
+                    let possible_duplicate = reach == Reach::Whole;
+                    for token in undecided {
+                        if reach == Reach::Unsent {
+                            let entry = EntryId::from_bits(token.0);
+                            self.queues.give_back(turn.now, &[entry]);
+                            continue;
+                        }
+                        let reply = reply.clone();
+                        let answer = Answered {
+                            stage,
+                            reply,
+                            possible_duplicate,
+                        };
+                        failed = self.recipient(turn, key, job, token, answer).or(failed);
+                    }
+                    self.done(key, job);
+                }
+                Event::HostFailed { stage, reply } => {
+                    turn.common.stats.counters.connections_out_failed += 1;
+                    self.host_failed(turn, key, stage, &reply);
+                    let lines = self.transcript(key);
+                    self.record(turn.now, key, lines, None);
+                }
+                Event::Close(_) => {}
+            }
+        }
+        if let Some(message) = failed {
+            let lines = self.transcript(key);
+            self.record(turn.now, key, lines, Some(message));
+        }
+        if let Some(outgoing) = self.outgoing.get(key) {
+            self.mark(outgoing.queue);
+        }
+    }
+
+    fn ready(&mut self, key: Key) {
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return;
+        };
+        self.hosts.succeeded(outgoing.host.address.ip());
+        if let Some(link) = self.links.get_mut(&outgoing.queue) {
+            link.trying_since = None;
+            link.rests = 0;
+        }
+    }
+
+    fn done(&mut self, key: Key, job: JobId) {
+        if let Some(outgoing) = self.outgoing.get_mut(key) {
+            outgoing.jobs.retain(|open| open.id != job);
+        }
+    }
+
+    /// Names the message if the answer is one that the flight recorder should keep.
+    fn recipient(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: Key,
+        job: JobId,
+        token: RecipientToken,
+        answer: Answered,
+    ) -> Option<crate::types::id::MessageId> {
+        let outgoing = self.outgoing.get_mut(key)?;
+        let remote = outgoing.remote();
+        let queue = outgoing.queue;
+        let open = outgoing.jobs.iter_mut().find(|open| open.id == job)?;
+        let entry = EntryId::from_bits(token.0);
+        let place = open
+            .recipients
+            .iter()
+            .position(|(known, _)| *known == entry)?;
+        let (_, address) = open.recipients.swap_remove(place);
+        let content = open.content.clone();
+        self.answered(turn, queue, entry, (address, content), Some(remote), answer)
+    }
+
+    fn transcript(&self, key: Key) -> Vec<String> {
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return Vec::new();
+        };
+        outgoing
+            .session
+            .transcript()
+            .lines()
+            .map(str::to_string)
+            .collect()
+    }
+
+    fn record(
+        &mut self,
+        now: Now,
+        key: Key,
+        lines: Vec<String>,
+        message: Option<crate::types::id::MessageId>,
+    ) {
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return;
+        };
+        let Some(link) = self.links.get(&outgoing.queue) else {
+            return;
+        };
+        self.recorder.record(Flight {
+            at: now.wall,
+            binding: link.binding.clone(),
+            domain: link.domain.clone(),
+            host: (&*outgoing.host.name).into(),
+            message,
+            lines,
+        });
+    }
+
+    /// The end of a connection: its places under all limits are free again.
+    fn remove(&mut self, turn: &mut Turn<'_>, key: Key) {
+        let Some(outgoing) = self.outgoing.remove(key) else {
+            return;
+        };
+        let Outgoing {
+            queue,
+            host,
+            jobs,
+            timer,
+            host_slot,
+            ..
+        } = *outgoing;
+        if let Some((_, timer)) = timer {
+            self.timers.cancel(timer);
+        }
+        // A session gives every job back in its events; what is left here it never had.
+        for job in jobs {
+            let entries: Vec<_> = job.recipients.iter().map(|(entry, _)| *entry).collect();
+            self.queues.give_back(turn.now, &entries);
+        }
+        if let Some(load) = self.host_load.get_mut(&host.address.ip()) {
+            *load -= 1;
+            if *load == 0 {
+                self.host_load.swap_remove(&host.address.ip());
+            }
+        }
+        turn.common.cells.outgoing.release();
+        if let Some(slot) = host_slot {
+            turn.common.cells.hosts.release(slot);
+        }
+        self.announce_slot(turn);
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.drop_connection(key);
+            if link.connections.is_empty()
+                && matches!(&link.plan, Way::Known(plan) if turn.now.mono >= plan.until)
+            {
+                link.plan = Way::Unknown;
+            }
+        }
+        self.mark(queue);
+    }
+
+    fn announce_slot(&mut self, turn: &mut Turn<'_>) {
+        let cells = turn.common.cells.clone();
+        for shard in cells.take_slot_waiters() {
+            if shard == turn.common.shard {
+                self.slot_free();
+            } else {
+                turn.out.push(Action::Mesh {
+                    to: shard,
+                    message: MeshMessage::SlotFree,
+                });
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    fn remote(&self) -> Remote {
+        Remote {
+            host: (&*self.host.name).into(),
+            ip: self.host.address.ip(),
+            local: self.local,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What becomes of a recipient: the one place where an answer, the passing of time or a lost body
+//! turns into an outcome.
+
+use std::sync::Arc;
+
+use crate::deliver::classify::{Verdict, verdict};
+use crate::engine::Turn;
+use crate::engine::io::Settled;
+use crate::engine::owner::{OpenJob, Owner};
+use crate::queue::{Batch, Ending, EntryId, Failed, GiveUp, QueueId};
+use crate::types::address::Address;
+use crate::types::id::{MessageId, ShardId};
+use crate::types::message::Content;
+use crate::types::outcome::{Outcome, OutcomeKind, Remote, Stage};
+use crate::types::reply::{Enhanced, Reply};
+
+/// One answer for one recipient.
+pub(super) struct Answered {
+    pub stage: Stage,
+    pub reply: Reply,
+    pub possible_duplicate: bool,
+}
+
+impl Owner {
+    /// Takes an answer for an entry in flight. Names the message if the answer was no success.
+    pub(super) fn answered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        entry: EntryId,
+        (recipient, content): (Address, Option<Arc<Content>>),
+        remote: Option<Remote>,
+        answer: Answered,
+    ) -> Option<MessageId> {
+        let view = self.queues.entry(entry)?;
+        let (message, home) = (view.message(), view.home());
+        let (received, size) = (view.received(), view.size());
+        self.queues
+            .note_reply(turn.now, queue, (&answer.reply, answer.stage), 1);
+        let counters = &mut turn.common.stats.counters;
+        counters.possible_duplicates += u64::from(answer.possible_duplicate);
+        let mut reply = answer.reply;
+        let mut stage = answer.stage;
+        let (kind, attempts) = match verdict(stage, &reply) {
+            Verdict::Delivered => {
+                counters.messages_delivered += 1;
+                counters.bytes_delivered += u64::from(size);
+                turn.common
+                    .stats
+                    .delivery_latency
+                    .record(turn.now.wall.since(received));
+                let finished = self.queues.finish(turn.now, entry, Ending::Delivered)?;
+                (OutcomeKind::Delivered, finished.attempts)
+            }
+            Verdict::Permanent => {
+                counters.messages_bounced += 1;
+                let finished = self.queues.finish(turn.now, entry, Ending::Failed)?;
+                (OutcomeKind::Bounced, finished.attempts.saturating_add(1))
+            }
+            Verdict::Retry | Verdict::NextHost => match self.queues.fail(turn.now, entry)? {
+                Failed::Delayed { due, attempts } => {
+                    counters.messages_delayed += 1;
+                    (OutcomeKind::Delayed { due }, attempts)
+                }
+                Failed::GivenUp { why, attempts } => {
+                    counters.messages_expired += 1;
+                    reply = given_up(why, &reply);
+                    stage = Stage::Internal;
+                    self.queues.finish(turn.now, entry, Ending::Failed);
+                    (OutcomeKind::Expired, attempts)
+                }
+            },
+        };
+        let failed = kind != OutcomeKind::Delivered;
+        let possible_duplicate = answer.possible_duplicate;
+        let at = turn.now.wall;
+        let outcome = Outcome {
+            message,
+            kind,
+            attempts,
+            at,
+            reply,
+            stage,
+            remote,
+            possible_duplicate,
+        };
+        self.settle((queue, home), outcome, recipient, content);
+        failed.then_some(message)
+    }
+
+    fn settle(
+        &mut self,
+        (queue, home): (QueueId, ShardId),
+        outcome: Outcome,
+        recipient: Address,
+        content: Option<Arc<Content>>,
+    ) {
+        let binding = match self.links.get(&queue) {
+            Some(link) => link.binding.clone(),
+            None => "".into(),
+        };
+        self.settled.push(Settled {
+            home,
+            outcome,
+            recipient,
+            binding,
+            content,
+        });
+    }
+
+    /// Ends an entry without an attempt, in whatever state it is.
+    fn end(&mut self, turn: &mut Turn<'_>, entry: EntryId, kind: OutcomeKind, reply: Reply) {
+        let Some(view) = self.queues.entry(entry) else {
+            return;
+        };
+        let (message, queue) = (view.message(), view.queue());
+        let (recipient, content) = (view.address(), view.content().cloned());
+        let Some(finished) = self.queues.finish(turn.now, entry, Ending::Failed) else {
+            return;
+        };
+        let counters = &mut turn.common.stats.counters;
+        match kind {
+            OutcomeKind::Expired => counters.messages_expired += 1,
+            OutcomeKind::Discarded => counters.messages_discarded += 1,
+            _ => counters.messages_bounced += 1,
+        }
+        let outcome = Outcome {
+            message,
+            kind,
+            attempts: finished.attempts,
+            at: turn.now.wall,
+            reply,
+            stage: Stage::Internal,
+            remote: None,
+            possible_duplicate: false,
+        };
+        self.settle((queue, finished.home), outcome, recipient, content);
+    }
+
+    /// The time of a message is up.
+    pub(super) fn expired(&mut self, turn: &mut Turn<'_>, entry: EntryId) {
+        let Some(view) = self.queues.entry(entry) else {
+            return;
+        };
+        let text = match view.attempts() {
+            0 => Reply::internal(
+                554,
+                Enhanced(5, 4, 5),
+                "Delivery not attempted (message expired)",
+            ),
+            _ => given_up(GiveUp::Expired, &Reply::remote(0, None, "")),
+        };
+        self.end(turn, entry, OutcomeKind::Expired, text);
+    }
+
+    /// All recipients of a batch meet the same permanent refusal.
+    pub(super) fn refuse_batch(&mut self, turn: &mut Turn<'_>, batch: Batch, reply: &Reply) {
+        for (entry, _) in batch.recipients {
+            self.end(turn, entry, OutcomeKind::Bounced, reply.clone());
+        }
+    }
+
+    /// The record of a message cannot be read: its recipients cannot be served, and saying so is
+    /// better than trying for ever.
+    pub(super) fn unreadable(&mut self, turn: &mut Turn<'_>, job: OpenJob) {
+        let text = "the message is damaged on disk and cannot be read";
+        for (entry, _) in job.recipients {
+            let reply = Reply::internal(554, Enhanced(5, 3, 0), text);
+            self.end(turn, entry, OutcomeKind::Bounced, reply);
+        }
+    }
+}
+
+fn given_up(why: GiveUp, last: &Reply) -> Reply {
+    let text = match why {
+        GiveUp::Expired => "exceeded max time without delivery",
+        GiveUp::MaxRetries => "exceeded max retries without delivery",
+    };
+    let text = match last.code {
+        0 => text.to_string(),
+        _ => format!("{text}; last: {last}"),
+    };
+    Reply::internal(554, Enhanced(5, 4, 7), &text)
+}

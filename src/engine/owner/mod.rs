@@ -1,0 +1,377 @@
+//! The owner's half of an engine: the queues that hash to this shard, the connections that empty
+//! them, and what receiving hosts answer. Each queue has a link: its settings, its way, its
+//! connections. A link is looked at when something has changed for it, and never otherwise.
+//!
+//! Invariants: every entry taken from a queue is in exactly one job, or waits for its body, and is
+//! finished, failed or given back once; a connection is counted under every limit it was reserved
+//! from until the surroundings have said that it is closed.
+
+mod conversation;
+mod ending;
+mod pump;
+pub mod view;
+
+use core::net::IpAddr;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::map::Map;
+use crate::base::peer_table::PeerSlot;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Mono, Now};
+use crate::base::timer_wheel::{TimerKey, TimerWheel};
+use crate::config::BindingIndex;
+use crate::deliver::cache::{ANSWERS_MAX, Cache};
+use crate::deliver::dns_answer::{Answer, Question};
+use crate::deliver::hosts::{HOSTS_MAX, Hosts};
+use crate::deliver::route::{Host, Plan};
+use crate::deliver::session::{JobId, Session};
+use crate::engine::Turn;
+use crate::engine::io::{Action, ConnId, Settled, Side};
+use crate::engine::recorder::Recorder;
+use crate::engine::settings::LinkSettings;
+use crate::queue::{Budget, EntryId, QueueId, Queues, Wake};
+use crate::types::address::Address;
+use crate::types::id::{BatchId, ShardId};
+use crate::types::message::{Arrival, Content};
+
+/// Distinct settings kept for sharing among links of a binding.
+const SETTINGS_SHARED_MAX: usize = 64;
+
+/// One queue's way out.
+struct Link {
+    binding: Arc<str>,
+    domain: Arc<str>,
+    settings: Rc<LinkSettings>,
+    plan: Way,
+    /// Connections being opened, and all of them.
+    dialing: u32,
+    connections: Vec<Key>,
+    /// Batches whose body is back, ahead of what the queue holds.
+    ready: VecDeque<OpenJob>,
+    fetching: u32,
+    /// When trying began without one connection being made since.
+    trying_since: Option<Mono>,
+    /// Rests of the whole queue in a row, for their growing length.
+    rests: u32,
+    dirty: bool,
+    waits_for_slot: bool,
+}
+
+enum Way {
+    Unknown,
+    /// DNS has been asked.
+    Asking,
+    Known(Rc<Plan>),
+}
+
+/// A connection to a receiving host.
+struct Outgoing {
+    queue: QueueId,
+    host: Host,
+    local: Option<IpAddr>,
+    session: Session,
+    open: bool,
+    /// The session is over; the surroundings still have to say that the connection is closed.
+    over: bool,
+    jobs: Vec<OpenJob>,
+    timer: Option<(Mono, TimerKey)>,
+    host_slot: Option<PeerSlot>,
+}
+
+/// A message that a connection is working on.
+struct OpenJob {
+    id: JobId,
+    batch: BatchId,
+    home: ShardId,
+    content: Option<Arc<Content>>,
+    recipients: Vec<(EntryId, Address)>,
+}
+
+#[derive(Clone, Copy)]
+enum Timer {
+    Connection(Key),
+}
+
+pub struct Owner {
+    queues: Queues,
+    links: Map<QueueId, Link>,
+    outgoing: Slab<Box<Outgoing>>,
+    cache: Cache,
+    hosts: Hosts,
+    /// Which queues wait for which answer.
+    asking: Map<Question, Vec<QueueId>>,
+    host_load: Map<IpAddr, u32>,
+    dirty: VecDeque<QueueId>,
+    slot_waiters: Vec<QueueId>,
+    /// Jobs whose body is on its way from their home.
+    fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
+    timers: TimerWheel<Timer>,
+    shared_settings: Map<BindingIndex, Vec<Rc<LinkSettings>>>,
+    recorder: Recorder,
+    jobs: u64,
+    /// For the engine to route once it has the turn again.
+    pub settled: Vec<Settled>,
+    pub fetches: Vec<(ShardId, BatchId)>,
+    wakes: Vec<Wake>,
+    fired: Vec<Timer>,
+    events: Vec<crate::deliver::session::Event>,
+}
+
+impl Owner {
+    pub fn new(now: Now, budget: Budget, recorder_bytes_max: usize) -> Owner {
+        Owner {
+            queues: Queues::new(now, budget),
+            links: Map::default(),
+            outgoing: Slab::new(),
+            cache: Cache::new(ANSWERS_MAX),
+            hosts: Hosts::new(HOSTS_MAX),
+            asking: Map::default(),
+            host_load: Map::default(),
+            dirty: VecDeque::new(),
+            slot_waiters: Vec::new(),
+            fetching: Map::default(),
+            timers: TimerWheel::new(now.mono),
+            shared_settings: Map::default(),
+            recorder: Recorder::new(recorder_bytes_max),
+            jobs: 0,
+            settled: Vec::new(),
+            fetches: Vec::new(),
+            wakes: Vec::new(),
+            fired: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// New entries for queues of this shard.
+    pub fn arrive(
+        &mut self,
+        turn: &mut Turn<'_>,
+        content: Option<&Arc<Content>>,
+        arrivals: Vec<Arrival>,
+    ) {
+        for arrival in arrivals {
+            let queue = self.link(turn, &arrival.binding, &arrival.address.routing_domain());
+            let inserted = self
+                .queues
+                .insert(turn.now, queue, arrival, content.cloned());
+            if inserted.ready {
+                self.mark(queue);
+            }
+        }
+    }
+
+    /// The queue of a pair and its link, made if there was none.
+    fn link(&mut self, turn: &mut Turn<'_>, binding: &Arc<str>, domain: &str) -> QueueId {
+        if let Some(queue) = self.queues.find(binding, domain) {
+            return queue;
+        }
+        let settings = self.settings_of(turn, binding, domain);
+        let queue = self.queues.open(turn.now, binding, domain, &settings.queue);
+        self.links
+            .insert(queue, Link::new(binding.clone(), domain.into(), settings));
+        queue
+    }
+
+    /// Settings resolved for a pair; equal ones are shared, because most domains of a binding
+    /// differ in nothing.
+    fn settings_of(
+        &mut self,
+        turn: &mut Turn<'_>,
+        binding: &str,
+        domain: &str,
+    ) -> Rc<LinkSettings> {
+        let config = &turn.common.generation.config;
+        let index = config.binding_by_name(binding).unwrap_or(BindingIndex(0));
+        let shared = self.shared_settings.entry(index).or_default();
+        let delivery = config.delivery(index, domain);
+        if let Some(found) = shared.iter().find(|known| known.delivery == delivery) {
+            return found.clone();
+        }
+        let settings = Rc::new(LinkSettings::of(
+            config,
+            &turn.common.identity,
+            index,
+            domain,
+        ));
+        if shared.len() == SETTINGS_SHARED_MAX {
+            shared.swap_remove(0);
+        }
+        shared.push(settings.clone());
+        settings
+    }
+
+    /// A new generation applies at the next connection, and at once to what a queue decides.
+    pub fn reload(&mut self, turn: &mut Turn<'_>) {
+        self.shared_settings.clear();
+        let queues: Vec<QueueId> = self.links.keys().copied().collect();
+        for queue in queues {
+            let Some(link) = self.links.get(&queue) else {
+                continue;
+            };
+            let (binding, domain) = (link.binding.clone(), link.domain.clone());
+            let settings = self.settings_of(turn, &binding, &domain);
+            self.queues.set_settings(queue, &settings.queue);
+            if let Some(link) = self.links.get_mut(&queue) {
+                link.settings = settings;
+                link.plan = Way::Unknown;
+            }
+            self.mark(queue);
+        }
+    }
+
+    pub fn set_recorder_bytes(&mut self, bytes_max: usize) {
+        self.recorder.set_bytes_max(bytes_max);
+    }
+
+    pub fn queues_mut(&mut self) -> &mut Queues {
+        &mut self.queues
+    }
+
+    /// A queue to look at before the turn ends.
+    fn mark(&mut self, queue: QueueId) {
+        if let Some(link) = self.links.get_mut(&queue)
+            && !core::mem::replace(&mut link.dirty, true)
+        {
+            self.dirty.push_back(queue);
+        }
+    }
+
+    /// Looks at every queue for which something has changed in this turn.
+    pub fn settle_turn(&mut self, turn: &mut Turn<'_>) {
+        while let Some(queue) = self.dirty.pop_front() {
+            if let Some(link) = self.links.get_mut(&queue) {
+                link.dirty = false;
+                self.pump(turn, queue);
+            }
+        }
+    }
+
+    /// A slot under a process-wide limit is free again.
+    pub fn slot_free(&mut self) {
+        for queue in core::mem::take(&mut self.slot_waiters) {
+            if let Some(link) = self.links.get_mut(&queue) {
+                link.waits_for_slot = false;
+            }
+            self.mark(queue);
+        }
+    }
+
+    pub fn resolved(&mut self, turn: &mut Turn<'_>, question: Question, answer: Answer) {
+        let waiting = self.asking.swap_remove(&question).unwrap_or_default();
+        self.cache.insert(turn.now.mono, question, answer);
+        for queue in waiting {
+            if let Some(link) = self.links.get_mut(&queue) {
+                link.plan = Way::Unknown;
+            }
+            self.mark(queue);
+        }
+    }
+
+    /// A body is back, or its record cannot be read.
+    pub fn body(&mut self, turn: &mut Turn<'_>, batch: BatchId, content: Option<Arc<Content>>) {
+        for (queue, mut job) in self.fetching.swap_remove(&batch).unwrap_or_default() {
+            let Some(link) = self.links.get_mut(&queue) else {
+                continue;
+            };
+            link.fetching -= 1;
+            match &content {
+                Some(content) => {
+                    job.content = Some(content.clone());
+                    link.ready.push_back(job);
+                }
+                None => self.unreadable(turn, job),
+            }
+            self.mark(queue);
+        }
+        if let Some(content) = content {
+            self.queues.attach(content);
+        }
+    }
+
+    /// What time has brought about.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        let mut wakes = core::mem::take(&mut self.wakes);
+        self.queues.advance(turn.now, &mut wakes);
+        for wake in wakes.drain(..) {
+            match wake {
+                Wake::Active(queue) => self.mark(queue),
+                Wake::Expired(entry) => self.expired(turn, entry),
+                Wake::Forgotten(queue) => {
+                    self.links.swap_remove(&queue);
+                }
+            }
+        }
+        self.wakes = wakes;
+        let mut fired = core::mem::take(&mut self.fired);
+        self.timers.expire(turn.now.mono, &mut fired);
+        for timer in fired.drain(..) {
+            let Timer::Connection(key) = timer;
+            self.connection_timer(turn, key);
+        }
+        self.fired = fired;
+    }
+
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        [self.queues.next_wakeup(), self.timers.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Nothing is left for the engine to route, and no queue to look at.
+    pub fn is_settled(&self) -> bool {
+        self.settled.is_empty() && self.fetches.is_empty() && self.dirty.is_empty()
+    }
+
+    /// Nothing is under way on any connection.
+    pub fn is_quiet(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    /// Ends connections as soon as what they are doing is done; opens no more.
+    pub fn drain(&mut self, turn: &mut Turn<'_>) {
+        for key in self.outgoing.keys() {
+            self.with_session(turn, key, |session, now, events| session.quit(now, events));
+        }
+    }
+
+    /// Closes what is still open, for the end of the grace.
+    pub fn abort_all(&mut self, turn: &mut Turn<'_>) {
+        for key in self.outgoing.keys() {
+            turn.out.push(Action::Abort { conn: conn_id(key) });
+        }
+    }
+
+    fn next_job(&mut self) -> JobId {
+        self.jobs += 1;
+        JobId(self.jobs)
+    }
+}
+
+fn conn_id(key: Key) -> ConnId {
+    ConnId {
+        side: Side::Out,
+        key,
+    }
+}
+
+impl Link {
+    fn new(binding: Arc<str>, domain: Arc<str>, settings: Rc<LinkSettings>) -> Link {
+        Link {
+            binding,
+            domain,
+            settings,
+            plan: Way::Unknown,
+            dialing: 0,
+            connections: Vec::new(),
+            ready: VecDeque::new(),
+            fetching: 0,
+            trying_since: None,
+            rests: 0,
+            dirty: false,
+            waits_for_slot: false,
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! One look at a queue: give its connections work, open more if they are too few, and say what it
+//! waits for.
+
+use core::time::Duration;
+
+use crate::base::peer_table::PeerSlot;
+use crate::base::prng::hash_bytes;
+use crate::base::time::Mono;
+use crate::config::HostLimit;
+use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
+use crate::deliver::hosts::{Choice, DelayLimits};
+use crate::deliver::route::{Host, Plan, Planned, plan};
+use crate::deliver::session::Session;
+use crate::engine::Turn;
+use crate::engine::io::{Action, ToControl};
+use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
+use crate::queue::{Cause, QueueId, State, Taken};
+use crate::types::outcome::Stage;
+use crate::types::reply::{Class, Reply};
+use std::rc::Rc;
+
+/// Bodies of one queue on their way back from the disk at a time.
+const FETCHES_MAX: u32 = 16;
+
+/// Messages that one look at a queue ends when nothing can be delivered there; the rest in the
+/// next turns, so that a large queue does not hold up the others.
+const REFUSED_PER_TURN_MAX: usize = 256;
+
+/// The shortest rest of a queue whose way cannot be found: name servers need a moment too.
+const DNS_REST_MIN: Duration = Duration::from_secs(5);
+
+impl Owner {
+    pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let Some(link) = self.links.get(&queue) else {
+            return;
+        };
+        if !link.settings.delivery.suspend_delivery && !turn.common.draining {
+            self.feed(turn, queue);
+            self.open_more(turn, queue);
+        }
+        self.note_cause(turn, queue);
+    }
+
+    /// Gives work to every connection that can take some, the least busy first.
+    fn feed(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        loop {
+            let Some(link) = self.links.get(&queue) else {
+                return;
+            };
+            let mut best: Option<(usize, _)> = None;
+            for key in &link.connections {
+                let Some(outgoing) = self.outgoing.get(*key) else {
+                    continue;
+                };
+                let busy = outgoing.jobs.len();
+                let can = outgoing.open && !outgoing.over && outgoing.session.can_start();
+                if can && best.is_none_or(|(least, _)| busy < least) {
+                    best = Some((busy, *key));
+                    if busy == 0 {
+                        break;
+                    }
+                }
+            }
+            let Some((_, key)) = best else { return };
+            let Some(job) = self.take_job(turn, queue) else {
+                return;
+            };
+            self.start(turn, key, job);
+        }
+    }
+
+    /// The next message with its body at hand; sends for bodies that are not.
+    fn take_job(&mut self, turn: &mut Turn<'_>, queue: QueueId) -> Option<OpenJob> {
+        loop {
+            let link = self.links.get_mut(&queue)?;
+            if let Some(job) = link.ready.pop_front() {
+                return Some(job);
+            }
+            if link.fetching >= FETCHES_MAX {
+                return None;
+            }
+            let recipients_max = link.settings.delivery.max_recipients_per_batch as usize;
+            match self.queues.take(turn.now, queue, recipients_max) {
+                Taken::Batch(batch) => {
+                    let id = self.next_job();
+                    let (home, recipients) = (batch.home, batch.recipients);
+                    let (batch, content) = (batch.batch, batch.content);
+                    let job = OpenJob {
+                        id,
+                        batch,
+                        home,
+                        content,
+                        recipients,
+                    };
+                    if job.content.is_some() {
+                        return Some(job);
+                    }
+                    self.fetch(queue, job);
+                }
+                Taken::Expired(entries) => {
+                    for entry in entries {
+                        self.expired(turn, entry);
+                    }
+                }
+                Taken::Resting { .. } | Taken::Empty => return None,
+            }
+        }
+    }
+
+    fn fetch(&mut self, queue: QueueId, job: OpenJob) {
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.fetching += 1;
+        }
+        let (home, batch) = (job.home, job.batch);
+        let waiting = self.fetching.entry(batch).or_default();
+        waiting.push((queue, job));
+        if waiting.len() == 1 {
+            self.fetches.push((home, batch));
+        }
+    }
+
+    fn open_more(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let wanted = self.connections_wanted(queue);
+        if wanted == 0 {
+            return;
+        }
+        let Some(plan) = self.way(turn, queue) else {
+            return;
+        };
+        for _ in 0..wanted {
+            match self.choose(turn, queue, &plan) {
+                Choice::Host(index) => {
+                    if !self.dial(turn, queue, plan.hosts[index].clone()) {
+                        return;
+                    }
+                }
+                Choice::Full => return self.wait_for_slot(turn, queue),
+                Choice::Resting(until) => return self.rest(turn, queue, &plan, until),
+            }
+        }
+    }
+
+    fn connections_wanted(&self, queue: QueueId) -> u32 {
+        let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
+            return 0;
+        };
+        if link.waits_for_slot || view.rests_until().is_some() {
+            return 0;
+        }
+        let active = view.count(State::Active) as usize + link.ready.len();
+        if active == 0 {
+            return 0;
+        }
+        let max = link.settings.delivery.max_outbound_connections;
+        let load = active + view.count(State::InFlight) as usize;
+        let goal = connection_goal(link.settings.aggressiveness, load, max);
+        let is_free = |key| {
+            let found = self.outgoing.get(key);
+            found.is_some_and(|it| !it.over && (!it.open || it.session.can_start()))
+        };
+        let free = link.connections.iter().filter(|key| is_free(**key)).count() as u32;
+        let existing = link.connections.len() as u32;
+        connections_to_open(goal, Connections { existing, free }, active)
+    }
+
+    /// The hosts to go to, if they are known; otherwise finds out.
+    fn way(&mut self, turn: &mut Turn<'_>, queue: QueueId) -> Option<Rc<Plan>> {
+        let link = self.links.get_mut(&queue)?;
+        match &link.plan {
+            Way::Known(plan) if turn.now.mono < plan.until => return Some(plan.clone()),
+            Way::Asking => return None,
+            _ => {}
+        }
+        let settings = link.settings.clone();
+        let prng = &mut turn.common.prng;
+        match plan(
+            turn.now.mono,
+            &link.domain,
+            &settings.route,
+            &self.cache,
+            prng,
+        ) {
+            Planned::Ready(plan) => {
+                let plan = Rc::new(plan);
+                link.plan = Way::Known(plan.clone());
+                Some(plan)
+            }
+            Planned::Ask { new, pending } => {
+                link.plan = Way::Asking;
+                for question in new.iter().chain(&pending) {
+                    self.asking.entry(question.clone()).or_default().push(queue);
+                }
+                for question in new {
+                    self.cache.asked(turn.now.mono, &question);
+                    turn.common.stats.counters.dns_lookups += 1;
+                    let shard = turn.common.shard;
+                    turn.out
+                        .push(Action::Control(ToControl::Resolve { shard, question }));
+                }
+                None
+            }
+            Planned::Refused { reply, until } => {
+                link.plan = Way::Unknown;
+                self.no_way(turn, queue, reply, until);
+                None
+            }
+        }
+    }
+
+    /// There is nowhere to go: for good, which ends the messages, or for now, which lets the whole
+    /// queue rest.
+    fn no_way(&mut self, turn: &mut Turn<'_>, queue: QueueId, reply: Reply, until: Mono) {
+        let waiting = self
+            .queues
+            .view(queue)
+            .map_or(0, |view| view.count(State::Active));
+        self.queues
+            .note_reply(turn.now, queue, (&reply, Stage::Dns), u64::from(waiting));
+        if reply.class() != Class::Permanent {
+            let until = until.max(turn.now.mono + DNS_REST_MIN);
+            self.queues.rest(turn.now, queue, until);
+            self.queues
+                .set_cause(turn.now, queue, Cause::Dns, Some(until));
+            return;
+        }
+        for _ in 0..REFUSED_PER_TURN_MAX {
+            match self.queues.take(turn.now, queue, usize::MAX) {
+                Taken::Batch(batch) => self.refuse_batch(turn, batch, &reply),
+                Taken::Expired(entries) => {
+                    for entry in entries {
+                        self.expired(turn, entry);
+                    }
+                }
+                Taken::Resting { .. } | Taken::Empty => return,
+            }
+        }
+        // More of them wait; they get their answer after a short rest, not in this turn.
+        self.queues
+            .rest(turn.now, queue, turn.now.mono + Duration::from_millis(1));
+    }
+
+    fn choose(&mut self, turn: &mut Turn<'_>, queue: QueueId, plan: &Plan) -> Choice {
+        let Some(link) = self.links.get(&queue) else {
+            return Choice::Full;
+        };
+        let (load, cells) = (&self.host_load, &turn.common.cells);
+        let config = &turn.common.generation.config;
+        let binding = config.binding_by_name(&link.binding);
+        self.hosts.choose(turn.now.mono, plan, |host| {
+            let ip = host.address.ip();
+            let limit = binding.and_then(|it| config.host_connection_limit(it, &host.name, ip));
+            let full = limit.is_some_and(|limit| {
+                !cells
+                    .hosts
+                    .has_room(host_hash(&limit.stanza, host), limit.limit)
+            });
+            (!full).then(|| load.get(&ip).copied().unwrap_or(0))
+        })
+    }
+
+    /// False if a process-wide limit does not allow it now.
+    fn dial(&mut self, turn: &mut Turn<'_>, queue: QueueId, host: Host) -> bool {
+        let Some(link) = self.links.get(&queue) else {
+            return false;
+        };
+        let config = turn.common.generation.config.clone();
+        let ip = host.address.ip();
+        let max = u64::from(config.global().server_max_outbound_connections);
+        let binding = config.binding_by_name(&link.binding);
+        let limit = binding.and_then(|it| config.host_connection_limit(it, &host.name, ip));
+        let Some(host_slot) = reserve(turn, limit.as_ref(), &host, max) else {
+            self.wait_for_slot(turn, queue);
+            return false;
+        };
+        let settings = link.settings.clone();
+        let source = settings.binding.source_for(ip);
+        let remote = host.address;
+        let deadline = turn.now.mono + settings.delivery.connect_timeout;
+        let session = Session::new(turn.now, settings.session.clone());
+        let key = self.outgoing.insert(Box::new(Outgoing {
+            queue,
+            host,
+            local: None,
+            session,
+            open: false,
+            over: false,
+            jobs: Vec::new(),
+            timer: None,
+            host_slot,
+        }));
+        self.set_timer(key, deadline);
+        *self.host_load.entry(ip).or_default() += 1;
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.connections.push(key);
+            link.dialing += 1;
+            link.trying_since.get_or_insert(turn.now.mono);
+        }
+        turn.common.stats.counters.connections_out += 1;
+        turn.out.push(Action::Dial {
+            conn: conn_id(key),
+            remote,
+            source,
+        });
+        true
+    }
+
+    fn wait_for_slot(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        turn.common.cells.wait_for_slot(turn.common.shard);
+        if let Some(link) = self.links.get_mut(&queue)
+            && !core::mem::replace(&mut link.waits_for_slot, true)
+        {
+            self.slot_waiters.push(queue);
+        }
+    }
+
+    /// Every host rests. The queue rests until the first is up, or after too many failures as long
+    /// as a message would that had failed as often.
+    fn rest(&mut self, turn: &mut Turn<'_>, queue: QueueId, plan: &Plan, until: Mono) {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        if link
+            .connections
+            .iter()
+            .any(|key| self.outgoing.get(*key).is_some_and(|it| it.open))
+        {
+            return;
+        }
+        let limits = DelayLimits {
+            mx_failures: link.settings.delivery.mx_failures_to_delay,
+            connect_time: link.settings.delivery.connect_timeout_to_delay,
+        };
+        let mut until = until;
+        if self
+            .hosts
+            .queue_rests(turn.now.mono, plan, link.trying_since, limits)
+        {
+            link.rests = link.rests.saturating_add(1);
+            link.trying_since = None;
+            let failures = u16::try_from(link.rests).unwrap_or(u16::MAX);
+            until = until.max(turn.now.mono + link.settings.queue.retry_delay(failures));
+        }
+        self.queues.rest(turn.now, queue, until);
+    }
+
+    fn note_cause(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
+            return;
+        };
+        let (active, delayed) = (view.count(State::Active), view.count(State::Delayed));
+        let busy = view.count(State::InFlight);
+        let rests = view.rests_until();
+        if rests.is_some() && view.waiting().cause == Cause::Dns {
+            return;
+        }
+        let open = link.connections.len() as u32 > link.dialing;
+        let at_limit =
+            link.connections.len() as u32 >= link.settings.delivery.max_outbound_connections;
+        let (cause, until) = match () {
+            () if active + delayed + busy == 0 => (Cause::Idle, None),
+            () if link.settings.delivery.suspend_delivery => (Cause::Suspended, None),
+            () if rests.is_some() => (Cause::HostsFailing, rests),
+            () if active + busy == 0 => (Cause::Backoff, None),
+            () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
+            () if link.waits_for_slot && !open => (Cause::ConnectionLimit, None),
+            () if link.dialing > 0 && !open => (Cause::Connecting, None),
+            () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
+            () if active > 0 && at_limit => (Cause::ConnectionLimit, None),
+            () if busy > 0 => (Cause::Delivering, None),
+            () => (Cause::Ready, None),
+        };
+        self.queues.set_cause(turn.now, queue, cause, until);
+    }
+}
+
+/// A place under the process-wide limits; nothing if there is none. Asking to be told comes before
+/// the second try, so that a slot which is freed in between is announced.
+fn reserve(
+    turn: &Turn<'_>,
+    limit: Option<&HostLimit>,
+    host: &Host,
+    max: u64,
+) -> Option<Option<PeerSlot>> {
+    let cells = &turn.common.cells;
+    if !cells.outgoing.reserve(max) {
+        cells.wait_for_slot(turn.common.shard);
+        if !cells.outgoing.reserve(max) {
+            return None;
+        }
+    }
+    let Some(limit) = limit else {
+        return Some(None);
+    };
+    let hash = host_hash(&limit.stanza, host);
+    let slot = cells.hosts.reserve(hash, limit.limit);
+    if slot.is_none() {
+        cells.outgoing.release();
+    }
+    slot.map(Some)
+}
+
+/// A host under the limit of one stanza.
+fn host_hash(stanza: &str, host: &Host) -> u64 {
+    hash_bytes(format!("{stanza}\0{}", host.address.ip()).as_bytes())
+}
+
+impl Link {
+    pub(super) fn drop_connection(&mut self, key: crate::base::slab::Key) {
+        self.connections.retain(|known| *known != key);
+    }
+}

@@ -1,0 +1,474 @@
+//! What an operator sees of the queues of this shard. Looking changes nothing, and a look at many
+//! queues or messages is bounded.
+
+use core::time::Duration;
+
+use crate::base::time::{Mono, Now};
+use crate::base::units;
+use crate::config::Query as ConfigQuery;
+use crate::engine::Common;
+use crate::engine::owner::{Link, Owner, Way};
+use crate::engine::query::{
+    CauseSeconds, HostState, LastReply, LimitState, MessageSummary, MessageTrace, QueueDetail,
+    QueueSummary, TraceTarget,
+};
+use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
+use crate::types::filter::{Facts, Field, Filter, States};
+use crate::types::id::MessageId;
+use crate::types::reply::Class;
+
+/// Entries that one question may make a shard look at.
+const LOOKED_AT_MAX: usize = 2_000_000;
+
+/// Messages that one trace by recipient lists.
+const TRACED_MAX: usize = 100;
+
+/// Options that `why` shows with their origin.
+const LIMIT_OPTIONS: [&str; 4] = [
+    "max_outbound_connections",
+    "max_deliveries_per_connection",
+    "max_recipients_per_batch",
+    "retry_interval",
+];
+
+impl Owner {
+    /// Queues that match, up to `limit`, the largest first.
+    pub fn list_queues(
+        &self,
+        now: Now,
+        common: &Common,
+        filter: &Filter,
+        limit: usize,
+    ) -> Vec<QueueSummary> {
+        let mut found = Vec::new();
+        let mut cursor = 0;
+        loop {
+            let page = self.queues.list(cursor, usize::MAX, |view| {
+                !view.is_empty() && self.queue_matches(now, view, filter)
+            });
+            found.extend(page.items);
+            match page.next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        let size = |queue: &QueueId| {
+            self.queues.view(*queue).map_or(0, |view| {
+                State::ALL
+                    .iter()
+                    .map(|state| u64::from(view.count(*state)))
+                    .sum::<u64>()
+            })
+        };
+        found.sort_by_cached_key(|queue| core::cmp::Reverse(size(queue)));
+        found.truncate(limit);
+        found
+            .into_iter()
+            .filter_map(|queue| self.summary(now, common, queue))
+            .collect()
+    }
+
+    fn queue_matches(&self, now: Now, view: &QueueView<'_>, filter: &Filter) -> bool {
+        if filter.is_empty() {
+            return true;
+        }
+        let code = view
+            .replies()
+            .of(Class::Transient)
+            .or(view.replies().of(Class::Permanent));
+        let code = code.map(|said| said.reply.to_string());
+        let states = States::NONE
+            .with(States::ACTIVE, view.count(State::Active) > 0)
+            .with(States::DELAYED, view.count(State::Delayed) > 0)
+            .with(States::IN_FLIGHT, view.count(State::InFlight) > 0);
+        filter.matches(&Facts {
+            domain: Some(view.domain()),
+            binding: Some(view.binding()),
+            states,
+            code: code.as_deref(),
+            cause: Some(view.waiting().cause.as_str()),
+            age: view.oldest_age(now),
+            ..Facts::default()
+        })
+    }
+
+    fn summary(&self, now: Now, common: &Common, queue: QueueId) -> Option<QueueSummary> {
+        let view = self.queues.view(queue)?;
+        let link = self.links.get(&queue);
+        let stats = view.stats();
+        let waiting = view.waiting();
+        let failure = newest(&[Class::Transient, Class::Permanent].map(|it| view.replies().of(it)));
+        let resting = view.rests_until().is_some();
+        let (active, delayed) = (
+            u64::from(view.count(State::Active)),
+            u64::from(view.count(State::Delayed)),
+        );
+        Some(QueueSummary {
+            binding: view.binding().to_string(),
+            domain: view.domain().to_string(),
+            shard: common.shard.0,
+            active: if resting { 0 } else { active },
+            delayed: if resting { active + delayed } else { delayed },
+            in_flight: u64::from(view.count(State::InFlight) + view.count(State::Ending)),
+            connections: link.map_or(0, |link| link.connections.len() as u64),
+            received_total: stats.receptions,
+            delivered_total: stats.deliveries,
+            delayed_total: stats.transfails,
+            bounced_total: stats.permfails,
+            oldest_seconds: view.oldest_age(now).map(|age| age.as_secs()),
+            cause: waiting.cause.as_str().to_string(),
+            cause_seconds: now.mono.since(waiting.since).as_secs(),
+            last_failure: failure.map(last_reply),
+        })
+    }
+
+    /// The queues of a domain in full, of one binding if named.
+    pub fn why(
+        &self,
+        now: Now,
+        common: &Common,
+        domain: &str,
+        binding: Option<&str>,
+    ) -> Vec<QueueDetail> {
+        let wanted = |view: &QueueView<'_>| binding.is_none_or(|name| &**view.binding() == name);
+        let queues = self
+            .queues
+            .of_domain(domain)
+            .filter(wanted)
+            .map(|view| view.id());
+        queues
+            .filter_map(|queue| self.detail(now, common, queue))
+            .collect()
+    }
+
+    fn detail(&self, now: Now, common: &Common, queue: QueueId) -> Option<QueueDetail> {
+        let view = self.queues.view(queue)?;
+        let link = self.links.get(&queue)?;
+        let waiting = view.waiting();
+        let classes = [Class::Positive, Class::Transient, Class::Permanent];
+        let booked = |cause: &Cause| CauseSeconds {
+            cause: cause.as_str().to_string(),
+            seconds: waiting.spent(now, *cause).as_secs_f64(),
+        };
+        let until = waiting
+            .until
+            .or(view.rests_until())
+            .or_else(|| self.next_due(queue));
+        Some(QueueDetail {
+            summary: self.summary(now, common, queue)?,
+            sentence: sentence(now, &view, link, until),
+            until: until.map(|until| now.wall_of(until).rfc3339().to_string()),
+            causes: Cause::ALL
+                .iter()
+                .map(booked)
+                .filter(|it| it.seconds > 0.0)
+                .collect(),
+            replies: classes
+                .iter()
+                .filter_map(|it| view.replies().of(*it))
+                .map(last_reply)
+                .collect(),
+            hosts: self.host_states(now, link),
+            limits: limits(common, link, waiting.cause),
+            transcript: self.recorder.of_queue(&link.binding, &link.domain),
+        })
+    }
+
+    /// When the first delayed message of a queue is due.
+    fn next_due(&self, queue: QueueId) -> Option<Mono> {
+        let first = self.queues.entries(queue, State::Delayed, None, 1)?;
+        self.queues.entry(*first.first()?)?.due()
+    }
+
+    fn host_states(&self, now: Now, link: &Link) -> Vec<HostState> {
+        let Way::Known(plan) = &link.plan else {
+            return Vec::new();
+        };
+        let state = |host: &crate::deliver::route::Host| {
+            let ip = host.address.ip();
+            let (failures, resting) = self.hosts.state(now.mono, ip);
+            HostState {
+                preference: host.preference,
+                host: host.name.to_string(),
+                address: host.address.to_string(),
+                connections: self.host_load.get(&ip).copied().unwrap_or(0).into(),
+                resting_until: resting.map(|until| now.wall_of(until).rfc3339().to_string()),
+                failures: failures.into(),
+            }
+        };
+        plan.hosts.iter().map(state).collect()
+    }
+
+    /// Messages that match, from `cursor` on, up to `limit`, and where to go on.
+    pub fn list_messages(
+        &self,
+        now: Now,
+        common: &Common,
+        filter: &Filter,
+        (cursor, limit): (u64, usize),
+    ) -> (Vec<MessageSummary>, Option<u64>) {
+        let mut messages = Vec::new();
+        let mut cursor = cursor;
+        for _ in 0..LOOKED_AT_MAX / crate::queue::SCAN_STEPS_MAX as usize + 1 {
+            let left = limit - messages.len();
+            let page = self
+                .queues
+                .search(cursor, left, |entry| self.entry_matches(now, entry, filter));
+            let summaries = page.items.iter();
+            messages.extend(summaries.filter_map(|entry| self.message(now, common, *entry)));
+            match page.next {
+                Some(next) if messages.len() < limit => cursor = next,
+                next => return (messages, next),
+            }
+        }
+        (messages, Some(cursor))
+    }
+
+    fn entry_matches(&self, now: Now, entry: &EntryView<'_>, filter: &Filter) -> bool {
+        if filter.is_empty() {
+            return true;
+        }
+        let Some(view) = self.queues.view(entry.queue()) else {
+            return false;
+        };
+        let recipient = filter
+            .asks_for(Field::Recipient)
+            .then(|| entry.address().to_string());
+        let sender = entry.content().map(|content| {
+            content
+                .sender
+                .as_ref()
+                .map_or("", |address| address.as_str())
+        });
+        let code = view
+            .replies()
+            .of(Class::Transient)
+            .map(|said| said.reply.to_string());
+        let states = States::NONE
+            .with(States::ACTIVE, entry.state() == State::Active)
+            .with(States::DELAYED, entry.state() == State::Delayed)
+            .with(
+                States::IN_FLIGHT,
+                matches!(entry.state(), State::InFlight | State::Ending),
+            );
+        filter.matches(&Facts {
+            domain: Some(view.domain()),
+            binding: Some(view.binding()),
+            id: Some(entry.message()),
+            recipient: recipient.as_deref(),
+            sender,
+            states,
+            code: code.as_deref(),
+            cause: Some(view.waiting().cause.as_str()),
+            age: Some(now.wall.since(entry.received())),
+            size: Some(entry.size().into()),
+            attempts: Some(entry.attempts().into()),
+        })
+    }
+
+    fn message(&self, now: Now, common: &Common, entry: EntryId) -> Option<MessageSummary> {
+        let entry = self.queues.entry(entry)?;
+        let view = self.queues.view(entry.queue())?;
+        let wall = |mono: Mono| now.wall_of(mono).rfc3339().to_string();
+        let rests = view
+            .rests_until()
+            .filter(|_| entry.state() == State::Active);
+        Some(MessageSummary {
+            id: entry.message().to_string(),
+            recipient: entry.address().to_string(),
+            binding: view.binding().to_string(),
+            domain: view.domain().to_string(),
+            shard: common.shard.0,
+            home: entry.home().0,
+            state: match entry.state() {
+                State::Active if rests.is_some() => "delayed",
+                State::Active => "active",
+                State::Delayed => "delayed",
+                State::InFlight | State::Ending => "in_flight",
+            }
+            .to_string(),
+            size_bytes: entry.size().into(),
+            age_seconds: now.wall.since(entry.received()).as_secs(),
+            attempts: entry.attempts().into(),
+            due: entry.due().or(rests).map(wall),
+            expires: Some(wall(entry.expires(now))),
+            body_in_memory: entry.content().is_some(),
+        })
+    }
+
+    /// Messages of a batch, one message, or those to a recipient.
+    pub fn trace(&self, now: Now, common: &Common, target: &TraceTarget) -> Vec<MessageTrace> {
+        let entries: Vec<EntryId> = match target {
+            TraceTarget::Batch(text) => match text.parse() {
+                Ok(batch) => self
+                    .queues
+                    .of_batch(batch)
+                    .map(|entry| entry.id())
+                    .collect(),
+                Err(_) => Vec::new(),
+            },
+            TraceTarget::Message(text) => match text.parse::<MessageId>() {
+                Ok(message) => self.queues.of_message(message).into_iter().collect(),
+                Err(_) => Vec::new(),
+            },
+            TraceTarget::Recipient(address) => self.to_recipient(address),
+        };
+        entries
+            .into_iter()
+            .filter_map(|entry| self.trace_of(now, common, entry))
+            .collect()
+    }
+
+    /// The queues of the recipient's domain are looked through, not all messages.
+    fn to_recipient(&self, address: &str) -> Vec<EntryId> {
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let mut found = Vec::new();
+        for view in self.queues.of_domain(domain) {
+            for state in State::ALL {
+                let all = self.queues.entries(view.id(), state, None, LOOKED_AT_MAX);
+                let is_it = |entry: &EntryId| {
+                    let entry = self.queues.entry(*entry);
+                    entry.is_some_and(|it| it.address().as_str().to_lowercase() == address)
+                };
+                found.extend(all.unwrap_or_default().into_iter().filter(is_it));
+                found.truncate(TRACED_MAX);
+            }
+        }
+        found
+    }
+
+    fn trace_of(&self, now: Now, common: &Common, entry: EntryId) -> Option<MessageTrace> {
+        let message = self.message(now, common, entry)?;
+        let entry = self.queues.entry(entry)?;
+        let view = self.queues.view(entry.queue())?;
+        let content = entry.content();
+        let said = newest(&[Class::Transient, Class::Permanent].map(|it| view.replies().of(it)));
+        let attempted = entry.attempts() > 0;
+        let sentence = format!(
+            "{}, {} attempts so far{}; its queue {}",
+            message.state.replace('_', " "),
+            message.attempts,
+            message
+                .due
+                .as_ref()
+                .map_or(String::new(), |due| format!(", next at {due}")),
+            view.waiting().cause.as_str(),
+        );
+        Some(MessageTrace {
+            sender: content.map(|it| {
+                it.sender
+                    .as_ref()
+                    .map_or(String::new(), |to| to.to_string())
+            }),
+            subject: content.map(|it| it.subject.to_string()),
+            received_from: content.map(|it| format!("{} [{}]", it.origin.helo, it.origin.peer)),
+            last_reply: said
+                .filter(|_| attempted)
+                .map(|said| said.reply.to_string()),
+            transcripts: self.recorder.of_message(entry.message()),
+            sentence,
+            message,
+        })
+    }
+
+    /// Gauges of this shard's queues and connections.
+    pub fn gauges(&self, now: Now, gauges: &mut crate::engine::stats::Gauges) {
+        let totals = self.queues.totals();
+        gauges.queue_active = totals.active;
+        gauges.queue_delayed = totals.delayed;
+        gauges.queue_in_flight = totals.in_flight + totals.ending;
+        gauges.queues = self.queues.queues_len() as u64;
+        gauges.sessions_out = self.outgoing.len() as u64;
+        gauges.resident_messages = self.queues.resident_messages() as u64;
+        gauges.resident_bytes = self.queues.resident_bytes();
+        gauges.queue_bytes = (self.queues.len() * ENTRY_BYTES) as u64;
+        gauges.oldest_seconds = self.oldest(now).map_or(0, |age| age.as_secs());
+    }
+
+    fn oldest(&self, now: Now) -> Option<Duration> {
+        let queues = self
+            .links
+            .keys()
+            .filter_map(|queue| self.queues.view(*queue));
+        queues.filter_map(|view| view.oldest_age(now)).max()
+    }
+}
+
+/// What an entry takes with its message, its local part and its place in the tables, about.
+const ENTRY_BYTES: usize = 190;
+
+fn newest<'a>(said: &[Option<&'a Said>]) -> Option<&'a Said> {
+    said.iter().flatten().max_by_key(|said| said.last).copied()
+}
+
+fn last_reply(said: &Said) -> LastReply {
+    LastReply {
+        class: match said.reply.class() {
+            Class::Positive => "delivered",
+            Class::Transient => "transient",
+            Class::Permanent => "permanent",
+        }
+        .to_string(),
+        reply: said.reply.to_string(),
+        stage: said.stage.as_str().to_string(),
+        host: None,
+        first_at: said.first.rfc3339().to_string(),
+        last_at: said.last.rfc3339().to_string(),
+        count: said.count,
+    }
+}
+
+fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
+    let query = ConfigQuery {
+        binding: Some(link.binding.to_string()),
+        domain: Some(link.domain.to_string()),
+        ..ConfigQuery::default()
+    };
+    let limit = |option: &&str| {
+        let found = common.generation.config.eval(option, &query).ok()?;
+        Some(LimitState {
+            option: option.to_string(),
+            value: found.value.unwrap_or_else(|| "unset".to_string()),
+            origin: found.origin.to_string(),
+            binding_now: cause == Cause::ConnectionLimit && *option == LIMIT_OPTIONS[0],
+        })
+    };
+    LIMIT_OPTIONS.iter().filter_map(limit).collect()
+}
+
+/// What the queue waits for, since when, until when, as a sentence.
+fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) -> String {
+    let waiting = view.waiting();
+    let active = view.count(State::Active);
+    let what = match waiting.cause {
+        Cause::Idle => "nothing waits here".to_string(),
+        Cause::Ready => format!("{active} messages are about to be tried"),
+        Cause::Delivering => format!(
+            "delivering: {} in flight on {} connections, {active} behind them",
+            view.count(State::InFlight),
+            link.connections.len()
+        ),
+        Cause::Dns => "waits for DNS".to_string(),
+        Cause::Connecting => "waits for a connection to be made".to_string(),
+        Cause::Deferral => "the receiving host defers".to_string(),
+        Cause::Backoff => format!("all {} messages are delayed", view.count(State::Delayed)),
+        Cause::HostsFailing => "every host of the domain fails; the queue rests".to_string(),
+        Cause::ConnectionLimit => {
+            format!(
+                "{} connections are the limit, {active} wait",
+                link.connections.len()
+            )
+        }
+        Cause::Throttle => "waits for a throttle".to_string(),
+        Cause::Suspended => "delivery is suspended by suspend_delivery".to_string(),
+        Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
+    };
+    let since = units::duration(now.mono.since(waiting.since));
+    match until {
+        Some(until) if until > now.mono => {
+            let left = units::duration(until.since(now.mono));
+            format!("{what}, for {since} so far, {left} to go")
+        }
+        _ => format!("{what}, for {since} so far"),
+    }
+}

@@ -1,0 +1,179 @@
+//! What an operator may ask a shard, and what it answers. Every shard is asked the same question;
+//! control merges the answers. Answers are plain data with units in their names, ready for JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::stats::ShardStats;
+use crate::types::filter::Filter;
+
+/// Queues one answer lists at most, per shard.
+pub const QUEUES_LISTED_MAX: usize = 10_000;
+
+/// Messages one answer lists at most, per shard.
+pub const MESSAGES_LISTED_MAX: usize = 10_000;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// Counters and gauges of the whole shard.
+    Status,
+    /// Queues that match, largest first.
+    Queues { filter: Filter, limit: usize },
+    /// Messages that match, in queue order, from `cursor` on.
+    Messages {
+        filter: Filter,
+        cursor: Option<u64>,
+        limit: usize,
+    },
+    /// What the queues of a domain wait for.
+    Why {
+        domain: String,
+        binding: Option<String>,
+    },
+    /// The life of one message as this shard knows it.
+    Trace { target: TraceTarget },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceTarget {
+    /// A batch id: all its recipients.
+    Batch(String),
+    /// One message id.
+    Message(String),
+    /// A recipient address, lower case.
+    Recipient(String),
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Status(Box<ShardStats>),
+    Queues(Vec<QueueSummary>),
+    Messages {
+        messages: Vec<MessageSummary>,
+        next: Option<u64>,
+    },
+    Why(Vec<QueueDetail>),
+    Trace(Vec<MessageTrace>),
+}
+
+/// One (binding, domain) queue in a list.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct QueueSummary {
+    pub binding: String,
+    pub domain: String,
+    pub shard: u8,
+    pub active: u64,
+    pub delayed: u64,
+    pub in_flight: u64,
+    pub connections: u64,
+    pub received_total: u64,
+    pub delivered_total: u64,
+    pub delayed_total: u64,
+    pub bounced_total: u64,
+    /// Age of the oldest message; null when the queue is empty.
+    pub oldest_seconds: Option<u64>,
+    /// What it waits for now, see [`QueueDetail::causes`].
+    pub cause: String,
+    pub cause_seconds: u64,
+    pub last_failure: Option<LastReply>,
+}
+
+/// The last reply of a class: what they said.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LastReply {
+    /// `delivered`, `transient` or `permanent`.
+    pub class: String,
+    pub reply: String,
+    pub stage: String,
+    pub host: Option<String>,
+    /// RFC 3339, UTC.
+    pub first_at: String,
+    pub last_at: String,
+    pub count: u64,
+}
+
+/// One queue, whole: the answer to `why`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueDetail {
+    pub summary: QueueSummary,
+    /// One sentence: what it waits for, since when, until when.
+    pub sentence: String,
+    /// RFC 3339; null when nothing is timed.
+    pub until: Option<String>,
+    /// Time booked per cause since the queue exists.
+    pub causes: Vec<CauseSeconds>,
+    pub replies: Vec<LastReply>,
+    pub hosts: Vec<HostState>,
+    pub limits: Vec<LimitState>,
+    /// The transcript of the last failed attempt, if the flight recorder still has it.
+    pub transcript: Option<Transcript>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CauseSeconds {
+    pub cause: String,
+    pub seconds: f64,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HostState {
+    pub preference: u16,
+    pub host: String,
+    pub address: String,
+    pub connections: u64,
+    /// RFC 3339; null when the host is in use.
+    pub resting_until: Option<String>,
+    pub failures: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LimitState {
+    pub option: String,
+    pub value: String,
+    /// `file:line` of the stanza, or `built-in default`.
+    pub origin: String,
+    pub binding_now: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Transcript {
+    /// RFC 3339.
+    pub at: String,
+    pub binding: String,
+    pub domain: String,
+    pub host: String,
+    pub message: Option<String>,
+    pub lines: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MessageSummary {
+    pub id: String,
+    pub recipient: String,
+    pub binding: String,
+    pub domain: String,
+    pub shard: u8,
+    pub home: u8,
+    /// `active`, `delayed` or `in_flight`.
+    pub state: String,
+    pub size_bytes: u64,
+    pub age_seconds: u64,
+    pub attempts: u32,
+    /// RFC 3339; null when it is due.
+    pub due: Option<String>,
+    pub expires: Option<String>,
+    pub body_in_memory: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MessageTrace {
+    pub message: MessageSummary,
+    pub sender: Option<String>,
+    pub subject: Option<String>,
+    pub received_from: Option<String>,
+    pub last_reply: Option<String>,
+    pub transcripts: Vec<Transcript>,
+    pub sentence: String,
+}

@@ -1,0 +1,606 @@
+//! The receiving half of an engine: its SMTP sessions, and the answers to what they ask. A session
+//! and the rest of the engine never hold each other: the session stops with a question, gets its
+//! verdict, and goes on.
+
+use core::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use crate::base::map::Map;
+use crate::base::peer_table::PeerSlot;
+use crate::base::prng::hash_bytes;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::Mono;
+use crate::base::timer_wheel::{TimerKey, TimerWheel};
+use crate::config::{
+    BindingChoice, BindingIndex, Blackhole, Config, ListenIndex, ListenerSettings,
+};
+use crate::engine::Turn;
+use crate::engine::home::{Home, Offer};
+use crate::engine::io::{Action, ConnId, Side};
+use crate::hose::RejectionFacts;
+use crate::inject::Verdict;
+use crate::inject::{Facts, Question, Resolution, Session, Settings, Step, Submission, Ticket};
+use crate::policy::binding::{BindingChooser, Choice};
+use crate::policy::relay;
+use crate::types::id::BatchId;
+use crate::types::message::Recipient;
+use crate::types::replies::{self, Canned};
+
+/// A client that has been told goodbye gets this long to close its side.
+const LINGER: core::time::Duration = core::time::Duration::from_secs(5);
+
+/// Input kept for a session that waits for its commits: one read of the shell.
+const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Domains whose blackhole setting is remembered per binding.
+const BLACKHOLES_MAX: usize = 16_384;
+
+/// Momentum's bounce classes for what reception refuses.
+const CLASS_RELAY_DENIED: u16 = 54;
+const CLASS_UNDETERMINED: u16 = 1;
+
+struct Incoming {
+    session: Session,
+    listener: Rc<Listener>,
+    chooser: BindingChooser,
+    /// Input that came while the session could take none.
+    backlog: Vec<u8>,
+    waiting: bool,
+    closing: bool,
+    timer: Option<(Mono, TimerKey)>,
+    /// What was reserved for it.
+    listen: usize,
+    peer_slot: Option<PeerSlot>,
+    counted: bool,
+    /// When the transaction under way began, for the injection latency.
+    began: Mono,
+}
+
+/// Settings of one listen address and kind of peer, shared by its sessions.
+struct Listener {
+    settings: ListenerSettings,
+    relay: relay::Settings,
+    session: Rc<Settings>,
+}
+
+pub struct Reception {
+    incoming: Slab<Box<Incoming>>,
+    timers: TimerWheel<Key>,
+    fired: Vec<Key>,
+    /// Resolved settings; equal ones are shared.
+    listeners: Vec<(ListenIndex, Rc<Listener>)>,
+    blackholes: Vec<Map<Box<str>, Blackhole>>,
+    members: Vec<u32>,
+    batches: u32,
+}
+
+/// Resolved settings kept for sharing.
+const LISTENERS_SHARED_MAX: usize = 256;
+
+impl Reception {
+    pub fn new(now: Mono) -> Reception {
+        Reception {
+            incoming: Slab::new(),
+            timers: TimerWheel::new(now),
+            fired: Vec::new(),
+            listeners: Vec::new(),
+            blackholes: Vec::new(),
+            members: Vec::new(),
+            batches: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.incoming.len()
+    }
+
+    /// What was resolved from the generation before is forgotten; open sessions keep theirs.
+    pub fn reload(&mut self) {
+        self.listeners.clear();
+        self.blackholes.clear();
+    }
+
+    /// A new connection. A refused one gets its reply and is closed, so that there always is one.
+    pub fn accept(
+        &mut self,
+        turn: &mut Turn<'_>,
+        home: &mut Home,
+        listen: usize,
+        (peer, local): (SocketAddr, SocketAddr),
+    ) -> ConnId {
+        let config = turn.common.generation.config.clone();
+        let index = ListenIndex(listen as u32);
+        let listener = self.listener(&config, index, peer.ip());
+        let admission = admit(turn, home, &listener.settings, listen, peer.ip());
+        let (verdict, peer_slot) = match admission {
+            Ok(slot) => (Verdict::Continue, Some(slot)),
+            Err(canned) => (Verdict::Refuse(canned), None),
+        };
+        let counters = &mut turn.common.stats.counters;
+        counters.connections_in += 1;
+        counters.connections_in_refused += u64::from(peer_slot.is_none());
+        let mut session = Session::new(listener.session.clone(), Facts { peer, local });
+        session.open(turn.now, verdict);
+        let key = self.incoming.insert(Box::new(Incoming {
+            session,
+            listener,
+            chooser: BindingChooser::new(),
+            backlog: Vec::new(),
+            waiting: false,
+            closing: false,
+            timer: None,
+            listen,
+            counted: peer_slot.is_some(),
+            peer_slot,
+            began: turn.now.mono,
+        }));
+        self.run(turn, home, key, &[]);
+        ConnId {
+            side: Side::In,
+            key,
+        }
+    }
+
+    pub fn wants_read(&self, key: Key) -> bool {
+        self.incoming
+            .get(key)
+            .is_some_and(|incoming| !incoming.waiting)
+    }
+
+    /// Bytes from a client. Whole messages are offered to the home.
+    pub fn received(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, bytes: &[u8]) {
+        turn.common.stats.counters.receives += 1;
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        if incoming.waiting {
+            // The shell has been told not to read; what was on its way already is kept.
+            if incoming.backlog.len() + bytes.len() > BACKLOG_BYTES_MAX {
+                turn.out.push(Action::Abort { conn: conn_id(key) });
+                return;
+            }
+            incoming.backlog.extend_from_slice(bytes);
+            return;
+        }
+        self.run(turn, home, key, bytes);
+    }
+
+    /// The home has an answer for a submission.
+    pub fn resolve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        home: &mut Home,
+        (key, ticket): (Key, Ticket),
+        resolution: Resolution<'_>,
+    ) {
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        incoming.session.resolve(turn.now, ticket, resolution);
+        let resume = core::mem::take(&mut incoming.waiting);
+        let backlog = core::mem::take(&mut incoming.backlog);
+        self.run(turn, home, key, &backlog);
+        if resume && self.wants_read(key) {
+            turn.out.push(Action::Resume { conn: conn_id(key) });
+        }
+    }
+
+    /// The client is gone. Messages it handed over stay accepted if their commit succeeds.
+    pub fn closed(&mut self, turn: &mut Turn<'_>, key: Key) {
+        let Some(incoming) = self.incoming.remove(key) else {
+            return;
+        };
+        if let Some((_, timer)) = incoming.timer {
+            self.timers.cancel(timer);
+        }
+        let Incoming {
+            counted,
+            listen,
+            peer_slot,
+            ..
+        } = *incoming;
+        if counted {
+            let cells = &turn.common.cells;
+            cells.sessions.release();
+            cells.sessions_per_listen[listen].release();
+        }
+        if let Some(slot) = peer_slot {
+            turn.common.cells.peers.release(slot);
+        }
+    }
+
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        let mut fired = core::mem::take(&mut self.fired);
+        self.timers.expire(turn.now.mono, &mut fired);
+        for key in fired.drain(..) {
+            let Some(incoming) = self.incoming.get_mut(key) else {
+                continue;
+            };
+            incoming.timer = None;
+            if incoming.closing {
+                turn.out.push(Action::Abort { conn: conn_id(key) });
+                continue;
+            }
+            let step = incoming.session.timeout(turn.now);
+            self.flush(turn, key, matches!(step, Step::Close));
+        }
+        self.fired = fired;
+    }
+
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// Sessions end where their next command would begin.
+    pub fn drain(&mut self, turn: &mut Turn<'_>, home: &mut Home) {
+        for key in self.incoming.keys() {
+            if let Some(incoming) = self.incoming.get_mut(key) {
+                incoming.session.shutdown();
+            }
+            self.run(turn, home, key, &[]);
+        }
+    }
+
+    pub fn abort_all(&mut self, turn: &mut Turn<'_>) {
+        for key in self.incoming.keys() {
+            turn.out.push(Action::Abort { conn: conn_id(key) });
+        }
+    }
+
+    /// Feeds a session until it wants something that is not here, then sends what it has to say.
+    fn run(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, mut input: &[u8]) {
+        let mut close = false;
+        loop {
+            let Some(incoming) = self.incoming.get_mut(key) else {
+                return;
+            };
+            if incoming.closing {
+                return;
+            }
+            let (used, step) = incoming.session.receive(turn.now, input);
+            input = &input[used..];
+            match step {
+                Step::Read => break,
+                Step::Ask => self.ask(turn, home, key),
+                Step::Submit(submission) => self.submit(turn, home, key, *submission),
+                Step::Wait => {
+                    // Output that is only waiting to be sent leaves now, and makes room.
+                    if !incoming.session.output().is_empty() {
+                        self.send(turn, key);
+                        continue;
+                    }
+                    incoming.waiting = true;
+                    incoming.backlog.extend_from_slice(input);
+                    break;
+                }
+                Step::Close => {
+                    close = true;
+                    break;
+                }
+            }
+        }
+        self.flush(turn, key, close);
+    }
+
+    fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        let output = incoming.session.output();
+        if !output.is_empty() {
+            let bytes = core::mem::replace(output, turn.out.buffer());
+            turn.common.stats.counters.sends += 1;
+            turn.out.push(Action::Send {
+                conn: conn_id(key),
+                bytes,
+            });
+        }
+    }
+
+    /// Sends what the session has to say, closes if it is over, and sets its timer.
+    fn flush(&mut self, turn: &mut Turn<'_>, key: Key, close: bool) {
+        self.send(turn, key);
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        let mut deadline = incoming.session.deadline();
+        if close && !core::mem::replace(&mut incoming.closing, true) {
+            incoming.waiting = false;
+            turn.out.push(Action::Close { conn: conn_id(key) });
+        }
+        if incoming.closing {
+            deadline = turn.now.mono + LINGER;
+        }
+        // Timers only move to earlier moments; one that fires too early is set again.
+        match incoming.timer {
+            Some((armed, _)) if armed <= deadline => return,
+            Some((_, timer)) => drop(self.timers.cancel(timer)),
+            None => {}
+        }
+        if deadline != Mono::MAX {
+            incoming.timer = Some((deadline, self.timers.insert(deadline, key)));
+        } else {
+            incoming.timer = None;
+        }
+    }
+
+    /// Puts the session's question to policy.
+    fn ask(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key) {
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        let Incoming {
+            session,
+            listener,
+            chooser,
+            began,
+            ..
+        } = &mut **incoming;
+        let Some(question) = session.question() else {
+            return;
+        };
+        let verdict = match question {
+            Question::Ehlo { .. } => Verdict::Continue,
+            Question::MailFrom { .. } => {
+                chooser.clear();
+                *began = turn.now.mono;
+                match turn.common.pressure() {
+                    Some(canned) => Verdict::Refuse(canned),
+                    None => Verdict::Continue,
+                }
+            }
+            Question::RcptTo { recipient, .. } => {
+                let peer = session.facts().peer.ip();
+                match relay::relay(&listener.relay, peer, recipient) {
+                    Err(canned) => Verdict::Refuse(canned),
+                    Ok(()) => {
+                        let domain = recipient.routing_domain();
+                        let choice = listener.settings.default_binding;
+                        let binding = bind(turn, &mut self.members, chooser, choice, &domain);
+                        match binding {
+                            None => Verdict::Refuse(&replies::NO_BINDING),
+                            Some(binding) => {
+                                let known = &mut self.blackholes;
+                                match blackhole(known, turn, binding, &domain) {
+                                    Blackhole::Inline => Verdict::Refuse(&replies::BLACKHOLED),
+                                    _ => Verdict::Recipient { tag: binding },
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            Question::Data { .. } => match turn.common.pressure() {
+                Some(canned) => Verdict::Refuse(canned),
+                None => {
+                    self.batches = self.batches.wrapping_add(1);
+                    let (start, shard) = (turn.common.start, turn.common.shard);
+                    Verdict::Batch(BatchId::new(start, shard, self.batches))
+                }
+            },
+        };
+        if let Verdict::Refuse(canned) = verdict {
+            rejected(turn, home, session, &question, canned);
+        }
+        session.answer(turn.now, verdict);
+    }
+
+    fn submit(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, submission: Submission) {
+        let Some(incoming) = self.incoming.get_mut(key) else {
+            return;
+        };
+        let ticket = submission.ticket;
+        let (content, accepted) = submission.into_content();
+        let names = &turn.common.binding_names;
+        let recipients = accepted
+            .into_iter()
+            .map(|it| Recipient {
+                address: it.address,
+                binding: names[it.tag as usize].clone(),
+            })
+            .collect();
+        let began = incoming.began;
+        let offer = Offer {
+            conn: key,
+            ticket,
+            content,
+            recipients,
+            began,
+        };
+        if let Err(canned) = home.store(turn, offer) {
+            turn.common.stats.counters.messages_rejected += 1;
+            incoming
+                .session
+                .resolve(turn.now, ticket, Resolution::Refused(canned));
+        }
+    }
+
+    fn listener(&mut self, config: &Config, listen: ListenIndex, peer: IpAddr) -> Rc<Listener> {
+        let settings = config.listener_settings(listen, peer);
+        let same = |known: &&(ListenIndex, Rc<Listener>)| {
+            known.0 == listen && known.1.settings == settings
+        };
+        if let Some((_, found)) = self.listeners.iter().find(same) {
+            return found.clone();
+        }
+        let session = Rc::new(session_settings(&settings));
+        let relay = relay_settings(&settings);
+        let listener = Rc::new(Listener {
+            settings,
+            relay,
+            session,
+        });
+        if self.listeners.len() == LISTENERS_SHARED_MAX {
+            self.listeners.swap_remove(0);
+        }
+        self.listeners.push((listen, listener.clone()));
+        listener
+    }
+}
+
+fn conn_id(key: Key) -> ConnId {
+    ConnId {
+        side: Side::In,
+        key,
+    }
+}
+
+/// Reserves a place for a connection under every limit, or says which reply it gets.
+fn admit(
+    turn: &Turn<'_>,
+    home: &Home,
+    settings: &ListenerSettings,
+    listen: usize,
+    peer: IpAddr,
+) -> Result<PeerSlot, &'static Canned> {
+    if turn.common.draining {
+        return Err(&replies::SHUTTING_DOWN);
+    }
+    if turn.common.memory_is_short() {
+        return Err(&replies::MEMORY_CLOSE);
+    }
+    if home.is_stopped() {
+        return Err(&replies::SPOOL_STOPPED);
+    }
+    let cells = &turn.common.cells;
+    if !cells.sessions.reserve(u64::from(settings.service_sessions)) {
+        return Err(&replies::CONCURRENCY);
+    }
+    let of_listen = &cells.sessions_per_listen[listen];
+    if !of_listen.reserve(u64::from(settings.listener_sessions)) {
+        cells.sessions.release();
+        return Err(&replies::CONCURRENCY);
+    }
+    let hash = match peer.to_canonical() {
+        IpAddr::V4(address) => hash_bytes(&address.octets()),
+        IpAddr::V6(address) => hash_bytes(&address.octets()),
+    };
+    match cells.peers.reserve(hash, settings.max_connections_per_peer) {
+        Some(slot) => Ok(slot),
+        None => {
+            cells.sessions.release();
+            of_listen.release();
+            Err(&replies::CONCURRENCY)
+        }
+    }
+}
+
+/// The binding of a recipient, by its index; nothing if the config names none.
+fn bind(
+    turn: &mut Turn<'_>,
+    members: &mut Vec<u32>,
+    chooser: &mut BindingChooser,
+    choice: BindingChoice,
+    domain: &str,
+) -> Option<u32> {
+    let config = &turn.common.generation.config;
+    let choice = match choice {
+        BindingChoice::None => return None,
+        BindingChoice::Normal | BindingChoice::Suspended => Choice::Binding(0),
+        BindingChoice::Binding(BindingIndex(index)) => Choice::Binding(index),
+        BindingChoice::Group(group) => {
+            let all = &config.groups().get(group.0 as usize)?.members;
+            let awake = |it: &&BindingIndex| !config.binding_settings(**it).suspended;
+            members.clear();
+            members.extend(all.iter().filter(awake).map(|it| it.0));
+            if members.is_empty() {
+                members.extend(all.iter().map(|it| it.0));
+            }
+            Choice::Group(members)
+        }
+    };
+    chooser.choose(domain, choice, &mut turn.common.prng)
+}
+
+fn blackhole(
+    known: &mut Vec<Map<Box<str>, Blackhole>>,
+    turn: &Turn<'_>,
+    binding: u32,
+    domain: &str,
+) -> Blackhole {
+    let index = binding as usize;
+    if known.len() <= index {
+        known.resize_with(index + 1, Map::default);
+    }
+    if let Some(found) = known[index].get(domain) {
+        return *found;
+    }
+    let config = &turn.common.generation.config;
+    let found = config.delivery(BindingIndex(binding), domain).blackhole;
+    if known[index].len() >= BLACKHOLES_MAX {
+        known[index].clear();
+    }
+    known[index].insert(domain.into(), found);
+    found
+}
+
+/// A refusal is an event.
+fn rejected(
+    turn: &mut Turn<'_>,
+    home: &mut Home,
+    session: &Session,
+    question: &Question<'_>,
+    canned: &Canned,
+) {
+    let (stage, sender, recipient) = match question {
+        Question::Ehlo { .. } => ("ehlo", None, None),
+        Question::MailFrom { sender, .. } => ("mailfrom", *sender, None),
+        Question::RcptTo { sender, recipient } => ("rcptto", *sender, Some(*recipient)),
+        Question::Data { sender, .. } => ("data", *sender, None),
+    };
+    turn.common.stats.counters.messages_rejected += 1;
+    let relay_denied = core::ptr::eq(canned, &replies::RELAY_DENIED);
+    home.rejected(&RejectionFacts {
+        at: turn.now.wall,
+        peer: session.facts().peer.ip(),
+        helo: session.helo(),
+        method: "esmtp",
+        sender: Some(sender.map_or("", |address| address.as_str())),
+        recipient: recipient.map(|address| address.as_str()),
+        stage,
+        reply: &canned.to_reply(),
+        bounce_class: if relay_denied {
+            CLASS_RELAY_DENIED
+        } else {
+            CLASS_UNDETERMINED
+        },
+    });
+}
+
+fn relay_settings(settings: &ListenerSettings) -> relay::Settings {
+    let mut relay_domains = relay::Domains::new();
+    for item in settings.relay_domains.items() {
+        let pattern = item
+            .strip_prefix('/')
+            .and_then(|item| item.strip_suffix('/'));
+        match pattern.map(fancy_regex::Regex::new) {
+            Some(Ok(regex)) => relay_domains.add_regex(regex),
+            Some(Err(_)) => {}
+            None => drop(relay_domains.add(&item)),
+        }
+    }
+    relay::Settings {
+        relay_hosts: settings.relay_hosts.nets().to_vec(),
+        relay_domains,
+    }
+}
+
+fn session_settings(settings: &ListenerSettings) -> Settings {
+    Settings {
+        host: settings.banner_hostname.as_str().into(),
+        message_bytes_max: settings.max_message_size,
+        header_bytes_max: settings.max_header_size,
+        line_bytes_max: u64::from(settings.max_line_length),
+        received_fields_max: settings.max_received_headers,
+        recipients_max: settings.max_recipients_per_transaction,
+        command_bytes_max: settings.max_command_length as usize,
+        errors_max: settings.max_protocol_errors,
+        idle_commands_max: settings.max_idle_commands,
+        receptions_max: settings.max_receptions_per_connection,
+        command_timeout: settings.command_timeout,
+        data_timeout: settings.data_timeout,
+        idle_time: settings.idle_time,
+        rate_min: u64::from(settings.min_inbound_rate),
+        rate_grace: settings.min_inbound_rate_grace,
+    }
+}

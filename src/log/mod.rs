@@ -1,0 +1,48 @@
+//! L2: the log of one shard: segmented, checksummed, group-committed. It knows frames, commits and
+//! segments, and nothing of mail; what a frame means is its user's business.
+//!
+//! * [`Writer`] is a state machine: frames go in, operations on the disk come out as data.
+//! * [`recover`] reads one segment back.
+//! * [`format`] describes the bytes.
+//!
+//! What always holds:
+//! * Only the writer makes a [`Durable`], and only after the write and the sync (as far as the
+//!   [`SyncMode`] asks for one) of that very commit have succeeded.
+//! * Commits are written one after the other: that a later one exists proves that all earlier
+//!   ones of the segment had been written.
+//! * After a failed write or sync a segment is never written or synced again, and the next commit
+//!   says how much of it counts.
+//! * Bytes that were acknowledged are never written over; no frame passes in another place, segment,
+//!   start or spool than its own.
+
+mod batch;
+mod disk;
+pub mod format;
+pub mod recover;
+mod writer;
+
+pub use batch::FailedBatch;
+pub use disk::Completion;
+pub use disk::DiskOp;
+pub use disk::Fault;
+pub use disk::OpId;
+pub use disk::SegmentFile;
+pub use disk::SegmentKind;
+pub use disk::folder_name;
+pub use disk::parse_folder_name;
+pub use writer::Appended;
+pub use writer::CommitId;
+pub use writer::Completed;
+pub use writer::Config;
+pub use writer::Durable;
+pub use writer::FailedCommits;
+pub use writer::Found;
+pub use writer::Refused;
+pub use writer::SyncMode;
+pub use writer::Writer;
+pub use writer::WriterStats;
+
+#[cfg(test)]
+pub(crate) mod test_disk;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Header fields that Pelton writes into mail it takes in.
+
+use core::net::IpAddr;
+use std::io::Write;
+
+use crate::base::time::Wall;
+use crate::types::id::BatchId;
+
+/// With what the client spoke (RFC 3848, RFC 6531 4.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Smtp,
+    Esmtp,
+    Utf8Smtp,
+}
+
+/// What the trace field of this hop tells (RFC 5321 4.4). Whom the message is for is left out: the
+/// field reaches every recipient, and one must not learn of another.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// What the client called itself: free of blanks, parentheses and line ends.
+    pub helo: &'a str,
+    pub peer: IpAddr,
+    /// The name that the listener goes by.
+    pub host: &'a str,
+    pub protocol: Protocol,
+    pub batch: BatchId,
+    pub at: Wall,
+}
+
+/// Room that a field takes at most, whatever the names (255 octets each) are.
+pub const RECEIVED_BYTES_MAX: usize = 768;
+
+/// Appends the `Received` field with its line end.
+pub fn write_received(out: &mut Vec<u8>, trace: &Trace<'_>) {
+    let protocol = match trace.protocol {
+        Protocol::Smtp => "SMTP",
+        Protocol::Esmtp => "ESMTP",
+        Protocol::Utf8Smtp => "UTF8SMTP",
+    };
+    let tag = if trace.peer.to_canonical().is_ipv6() {
+        "IPv6:"
+    } else {
+        ""
+    };
+    let (helo, host, batch) = (trace.helo, trace.host, trace.batch);
+    let peer = trace.peer.to_canonical();
+    let written = write!(
+        out,
+        "Received: from {helo} ([{tag}{peer}])\r\n\
+         \tby {host} with {protocol} id {batch};\r\n\
+         \t{}\r\n",
+        trace.at.rfc5322()
+    );
+    written.expect("a vector takes every byte");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_field_names_both_ends_the_batch_and_the_time() {
+        let trace = Trace {
+            helo: "client.example",
+            peer: "192.0.2.7".parse().unwrap(),
+            host: "mx.example",
+            protocol: Protocol::Esmtp,
+            batch: BatchId(1),
+            at: Wall::from_secs(951_826_155),
+        };
+        let written = |trace: &Trace<'_>| {
+            let mut out = Vec::new();
+            write_received(&mut out, trace);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(&trace),
+            "Received: from client.example ([192.0.2.7])\r\n\
+             \tby mx.example with ESMTP id 0000000000001;\r\n\
+             \tTue, 29 Feb 2000 12:09:15 +0000\r\n"
+        );
+        let v6 = Trace {
+            peer: "2001:db8::1".parse().unwrap(),
+            ..trace
+        };
+        assert!(written(&v6).contains("([IPv6:2001:db8::1])"));
+        let mapped = Trace {
+            peer: "::ffff:192.0.2.7".parse().unwrap(),
+            ..trace
+        };
+        assert!(written(&mapped).contains("([192.0.2.7])"));
+        let name = "x".repeat(255);
+        let long = Trace {
+            helo: &name,
+            host: &name,
+            ..v6
+        };
+        assert!(written(&long).len() <= RECEIVED_BYTES_MAX);
+    }
+}

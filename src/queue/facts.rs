@@ -1,0 +1,326 @@
+//! What a queue remembers for those who ask why it is slow: what it waited for and how long, what
+//! receiving hosts said last, and what became of its messages.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::base::time::Mono;
+use crate::base::time::Now;
+use crate::base::time::Wall;
+use crate::types::outcome::Stage;
+use crate::types::reply::Class;
+use crate::types::reply::Reply;
+
+/// What a queue is waiting for. A queue has one cause at a time, the one nearest to the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// Nothing: there is no mail.
+    Idle,
+    /// Its turn: work is there and nothing stands in the way.
+    Ready,
+    /// The receiving host, in the middle of a transaction.
+    Delivering,
+    Dns,
+    /// Connect, banner and EHLO.
+    Connecting,
+    /// A receiving host that defers what it is given.
+    Deferral,
+    /// All its mail is delayed, waiting for the next attempt.
+    Backoff,
+    /// All hosts fail; the whole queue rests.
+    HostsFailing,
+    /// A connection limit of ours.
+    ConnectionLimit,
+    /// A throttle of ours.
+    Throttle,
+    Suspended,
+    /// A body on its way back from its home.
+    BodyFetch,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 12] = [
+        Cause::Idle,
+        Cause::Ready,
+        Cause::Delivering,
+        Cause::Dns,
+        Cause::Connecting,
+        Cause::Deferral,
+        Cause::Backoff,
+        Cause::HostsFailing,
+        Cause::ConnectionLimit,
+        Cause::Throttle,
+        Cause::Suspended,
+        Cause::BodyFetch,
+    ];
+
+    /// As `pelton why` prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Idle => "idle",
+            Cause::Ready => "ready",
+            Cause::Delivering => "delivering",
+            Cause::Dns => "dns",
+            Cause::Connecting => "connecting",
+            Cause::Deferral => "remote deferral",
+            Cause::Backoff => "backoff",
+            Cause::HostsFailing => "hosts failing",
+            Cause::ConnectionLimit => "connection limit",
+            Cause::Throttle => "throttle",
+            Cause::Suspended => "suspended",
+            Cause::BodyFetch => "body fetch",
+        }
+    }
+}
+
+/// Time spent per cause; the sum is the age of the queue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    pub cause: Cause,
+    /// When the present cause began.
+    pub since: Mono,
+    /// When it is expected to end, if that is known.
+    pub until: Option<Mono>,
+    spent_us: [u64; Cause::ALL.len()],
+}
+
+impl Waiting {
+    pub fn new(now: Now) -> Waiting {
+        let spent_us = [0; Cause::ALL.len()];
+        Waiting {
+            cause: Cause::Idle,
+            since: now.mono,
+            until: None,
+            spent_us,
+        }
+    }
+
+    /// Books the time since the last change to the cause that held until now. Telling the same
+    /// cause again renews `until` and leaves `since`.
+    pub fn set(&mut self, now: Now, cause: Cause, until: Option<Mono>) {
+        self.until = until;
+        if cause == self.cause {
+            return;
+        }
+        self.spent_us[self.cause as usize] += now.mono.0.saturating_sub(self.since.0);
+        self.cause = cause;
+        self.since = now.mono;
+    }
+
+    /// Time spent with `cause`, the running stretch included.
+    pub fn spent(&self, now: Now, cause: Cause) -> Duration {
+        let running = if cause == self.cause {
+            now.mono.since(self.since)
+        } else {
+            Duration::ZERO
+        };
+        Duration::from_micros(self.spent_us[cause as usize]) + running
+    }
+}
+
+/// The latest reply of one class.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    pub reply: Reply,
+    pub stage: Stage,
+    /// When this code, with this enhanced code, was first heard in the present run.
+    pub first: Wall,
+    pub last: Wall,
+    /// How often in the present run. A reply of the class with another code begins a new run.
+    pub count: u64,
+}
+
+/// The latest reply of each class; allocated with the first one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Replies {
+    said: Option<Box<[Option<Said>; 3]>>,
+}
+
+impl Replies {
+    /// `count` recipients were answered with `reply`. The text is copied only when it changes.
+    pub fn note(&mut self, now: Now, reply: &Reply, stage: Stage, count: u64) {
+        let said = self.said.get_or_insert_default();
+        let place = &mut said[class_index(reply.class())];
+        match place {
+            Some(said) if said.reply.code == reply.code && same_meaning(said, reply) => {
+                said.last = now.wall;
+                said.count += count;
+                said.stage = stage;
+                if said.reply.text != reply.text {
+                    said.reply = reply.clone();
+                }
+            }
+            _ => {
+                let (first, last) = (now.wall, now.wall);
+                *place = Some(Said {
+                    reply: reply.clone(),
+                    stage,
+                    first,
+                    last,
+                    count,
+                });
+            }
+        }
+    }
+
+    pub fn of(&self, class: Class) -> Option<&Said> {
+        self.said.as_ref()?[class_index(class)].as_ref()
+    }
+}
+
+fn same_meaning(said: &Said, reply: &Reply) -> bool {
+    said.reply.enhanced == reply.enhanced && said.reply.internal == reply.internal
+}
+
+fn class_index(class: Class) -> usize {
+    match class {
+        Class::Positive => 0,
+        Class::Transient => 1,
+        Class::Permanent => 2,
+    }
+}
+
+/// Recipients counted since the queue was made (the columns of Momentum's `mailq` statistics).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    pub receptions: u64,
+    pub deliveries: u64,
+    /// Failed attempts, of which a message can have many.
+    pub transfails: u64,
+    /// Refused for good, expired, or out of retries.
+    pub permfails: u64,
+    /// Taken out otherwise: by an operator, or moved to another queue.
+    pub withdrawn: u64,
+}
+
+const MINUTE_US: i64 = 60_000_000;
+
+/// How many entries of a queue were received in which minute of the monotonic clock. There are at
+/// most as many minutes as entries, and as `message_expiration` has minutes. Mail comes in order,
+/// so that both ends of the row are where the work is; out of order it is a binary search.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ages {
+    minutes: VecDeque<(i64, u32)>,
+}
+
+impl Ages {
+    pub fn add(&mut self, received_us: i64) {
+        let minute = received_us.div_euclid(MINUTE_US);
+        match self.minutes.back_mut() {
+            Some((last, count)) if *last == minute => *count += 1,
+            Some((last, _)) if *last > minute => {
+                match self.minutes.binary_search_by_key(&minute, |(at, _)| *at) {
+                    Ok(index) => self.minutes[index].1 += 1,
+                    Err(index) => self.minutes.insert(index, (minute, 1)),
+                }
+            }
+            _ => self.minutes.push_back((minute, 1)),
+        }
+    }
+
+    pub fn remove(&mut self, received_us: i64) {
+        let minute = received_us.div_euclid(MINUTE_US);
+        let index = match self.minutes.front() {
+            Some((first, _)) if *first == minute => Ok(0),
+            _ => self.minutes.binary_search_by_key(&minute, |(at, _)| *at),
+        };
+        let index = index.expect("only what was added is removed");
+        self.minutes[index].1 -= 1;
+        if self.minutes[index].1 == 0 {
+            self.minutes.remove(index);
+        }
+        if self.minutes.is_empty() {
+            self.minutes = VecDeque::new();
+        }
+    }
+
+    /// The start of the minute in which the oldest was received, in monotonic microseconds.
+    pub fn oldest_us(&self) -> Option<i64> {
+        self.minutes.front().map(|(minute, _)| minute * MINUTE_US)
+    }
+
+    /// How many were received up to that moment, counting its minute whole.
+    pub fn count_until(&self, received_us: i64) -> u64 {
+        let minute = received_us.div_euclid(MINUTE_US);
+        let old = self.minutes.iter().take_while(|(at, _)| *at <= minute);
+        old.map(|(_, count)| u64::from(*count)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::reply::Enhanced;
+
+    fn at(secs: u64) -> Now {
+        Now {
+            mono: Mono(secs * 1_000_000),
+            wall: Wall::from_secs(1_000_000 + secs),
+        }
+    }
+
+    #[test]
+    fn time_is_booked_to_the_cause_that_held() {
+        let mut waiting = Waiting::new(at(0));
+        waiting.set(at(10), Cause::Connecting, None);
+        waiting.set(at(12), Cause::Connecting, Some(Mono(99)));
+        waiting.set(at(15), Cause::Throttle, None);
+        let spent = |cause| waiting.spent(at(20), cause).as_secs();
+        assert_eq!(
+            (waiting.cause, waiting.since),
+            (Cause::Throttle, Mono(15_000_000))
+        );
+        assert_eq!(Cause::ALL.map(spent).iter().sum::<u64>(), 20);
+        assert_eq!(spent(Cause::Idle), 10);
+        assert_eq!(spent(Cause::Connecting), 5);
+        assert_eq!(spent(Cause::Throttle), 5);
+    }
+
+    #[test]
+    fn every_cause_has_its_own_place() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_reply_is_counted_until_another_comes() {
+        let mut replies = Replies::default();
+        let busy = Reply::remote(421, Some(Enhanced(4, 7, 28)), "busy");
+        replies.note(at(1), &busy, Stage::MailFrom, 2);
+        replies.note(at(5), &busy, Stage::MailFrom, 1);
+        let ok = Reply::remote(250, None, "queued");
+        replies.note(at(6), &ok, Stage::Final, 1);
+        let said = replies.of(Class::Transient).expect("noted");
+        assert_eq!(
+            (said.first, said.last, said.count),
+            (at(1).wall, at(5).wall, 3)
+        );
+        assert_eq!(replies.of(Class::Permanent), None);
+        let full = Reply::remote(452, None, "full");
+        replies.note(at(9), &full, Stage::RcptTo, 1);
+        let said = replies.of(Class::Transient).expect("noted");
+        assert_eq!(
+            (said.reply.code, said.first, said.count),
+            (452, at(9).wall, 1)
+        );
+    }
+
+    #[test]
+    fn ages_follow_what_is_there_in_any_order() {
+        let mut ages = Ages::default();
+        for minute in [5, 3, 9, 3, -2, 9] {
+            ages.add(minute * MINUTE_US + 1);
+        }
+        assert_eq!(ages.oldest_us(), Some(-2 * MINUTE_US));
+        assert_eq!(ages.count_until(5 * MINUTE_US), 4);
+        for minute in [-2, 3, 9] {
+            ages.remove(minute * MINUTE_US + 1);
+        }
+        assert_eq!(ages.oldest_us(), Some(3 * MINUTE_US));
+        for minute in [3, 5, 9] {
+            ages.remove(minute * MINUTE_US + 1);
+        }
+        assert_eq!(ages, Ages::default());
+    }
+}

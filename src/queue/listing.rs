@@ -1,0 +1,289 @@
+//! What operators see: queues and entries, page by page. Every call is bounded, by its limit or by
+//! [`SCAN_STEPS_MAX`], so that a question never holds up the mail; what changes between two pages
+//! may be seen twice or not at all.
+
+use super::*;
+
+/// Slots that one call looks at, whether they are in use or not.
+pub const SCAN_STEPS_MAX: u32 = 4_096;
+
+/// A part of a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins; nothing after the last one. A page can be empty and have a next.
+    pub next: Option<u64>,
+}
+
+/// A queue as it is now.
+pub struct QueueView<'a> {
+    queues: &'a Queues,
+    index: u32,
+}
+
+impl<'a> QueueView<'a> {
+    pub fn id(&self) -> QueueId {
+        self.queues.queue_id(self.index)
+    }
+
+    pub fn binding(&self) -> &'a Arc<str> {
+        self.queues.names.binding(self.queue().pair)
+    }
+
+    pub fn domain(&self) -> &'a Arc<str> {
+        self.queues.names.domain(self.queue().pair)
+    }
+
+    pub fn settings(&self) -> &'a Rc<Settings> {
+        &self.queue().settings
+    }
+
+    /// Entries in `state`. Those of a resting queue are still [`State::Active`] here; see
+    /// [`Self::rests_until`].
+    pub fn count(&self, state: State) -> u32 {
+        self.queue().lists[state as usize].len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue().is_empty()
+    }
+
+    /// There is something to take.
+    pub fn is_ready(&self) -> bool {
+        self.queue().rest.is_none() && self.count(State::Active) > 0
+    }
+
+    pub fn rests_until(&self) -> Option<Mono> {
+        self.queue().rest.as_ref().map(|rest| rest.until)
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.queue().stats
+    }
+
+    pub fn waiting(&self) -> &'a Waiting {
+        &self.queue().waiting
+    }
+
+    pub fn replies(&self) -> &'a Replies {
+        &self.queue().replies
+    }
+
+    /// How long the oldest entry has been here, to the minute, rounded up.
+    pub fn oldest_age(&self, now: Now) -> Option<Duration> {
+        let born_us = self.queue().ages.oldest_us()?;
+        let age_us = i128::from(now.mono.0) - i128::from(born_us);
+        Some(Duration::from_micros(u64::try_from(age_us).unwrap_or(0)))
+    }
+
+    /// Entries at least `age` old, to the minute: for `age>10m`, and for how many expire by then.
+    /// O(minutes on which mail came in).
+    pub fn older_than(&self, now: Now, age: Duration) -> u64 {
+        let age_us = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let now_us = i64::try_from(now.mono.0).unwrap_or(i64::MAX);
+        self.queue().ages.count_until(now_us.saturating_sub(age_us))
+    }
+
+    fn queue(&self) -> &'a Queue {
+        &self.queues.queues[self.index]
+    }
+}
+
+/// An entry as it is now.
+pub struct EntryView<'a> {
+    queues: &'a Queues,
+    index: u32,
+}
+
+impl EntryView<'_> {
+    pub fn id(&self) -> EntryId {
+        self.queues.entry_id(self.index)
+    }
+
+    pub fn message(&self) -> MessageId {
+        MessageId {
+            batch: self.shared().batch,
+            recipient: self.entry().recipient,
+        }
+    }
+
+    pub fn queue(&self) -> QueueId {
+        self.queues.queue_id(self.entry().queue)
+    }
+
+    pub fn home(&self) -> ShardId {
+        self.shared().home
+    }
+
+    pub fn address(&self) -> Address {
+        self.queues.address(self.index)
+    }
+
+    pub fn state(&self) -> State {
+        self.entry().state
+    }
+
+    /// Failed attempts.
+    pub fn attempts(&self) -> u16 {
+        self.entry().attempts
+    }
+
+    pub fn received(&self) -> Wall {
+        self.shared().received
+    }
+
+    pub fn size(&self) -> u32 {
+        self.shared().size
+    }
+
+    /// The body, if it is in memory.
+    pub fn content(&self) -> Option<&Arc<Content>> {
+        self.shared().content.as_ref()
+    }
+
+    /// When a delayed entry is tried next, up to [`LATE_MAX`] later than it was promised. Later
+    /// than [`Self::expires`] means never.
+    pub fn due(&self) -> Option<Mono> {
+        let entry = self.entry();
+        match entry.due_s {
+            _ if entry.state != State::Delayed => None,
+            0 => self.queues.deadlines.at(entry.deadline),
+            due_s => Some(Mono(u64::from(due_s) * 1_000_000)),
+        }
+    }
+
+    pub fn expires(&self, now: Now) -> Mono {
+        let expiration = self.queues.queues[self.entry().queue]
+            .settings
+            .message_expiration;
+        self.queues.expiry(now, self.entry().message, expiration)
+    }
+
+    fn entry(&self) -> &Entry {
+        &self.queues.entries[self.index]
+    }
+
+    fn shared(&self) -> &Message {
+        &self.queues.messages[self.entry().message]
+    }
+}
+
+impl Queues {
+    pub fn view(&self, queue: QueueId) -> Option<QueueView<'_>> {
+        self.queues.holds(queue.0).then_some(QueueView {
+            queues: self,
+            index: queue.0.index,
+        })
+    }
+
+    pub fn entry(&self, entry: EntryId) -> Option<EntryView<'_>> {
+        self.entries.holds(entry.0).then_some(EntryView {
+            queues: self,
+            index: entry.0.index,
+        })
+    }
+
+    /// The queues of one domain, in the order of their bindings.
+    pub fn of_domain(&self, domain: &str) -> impl Iterator<Item = QueueView<'_>> {
+        let queues = self.names.queues_of(domain).iter();
+        queues.map(|(_, index)| QueueView {
+            queues: self,
+            index: *index,
+        })
+    }
+
+    /// The recipients of one batch that are here, in the order of their arrival.
+    pub fn of_batch(&self, batch: BatchId) -> impl Iterator<Item = EntryView<'_>> {
+        let message = self.batches.get(&batch);
+        let first = message.map_or(NONE, |message| self.messages[*message].entries.head);
+        let in_use = |index: u32| (index != NONE).then_some(index);
+        let next = move |index: &u32| in_use(self.entries[*index].siblings.next);
+        core::iter::successors(in_use(first), next).map(|index| EntryView {
+            queues: self,
+            index,
+        })
+    }
+
+    /// The entry of one message.
+    pub fn of_message(&self, message: MessageId) -> Option<EntryId> {
+        let found = |entry: &EntryView<'_>| entry.entry().recipient == message.recipient;
+        self.of_batch(message.batch)
+            .find(found)
+            .map(|entry| entry.id())
+    }
+
+    /// Queues that `wanted` accepts, up to `limit`. `cursor` is zero or the `next` of a page.
+    pub fn list<F>(&self, cursor: u64, limit: usize, wanted: F) -> Page<QueueId>
+    where
+        F: Fn(&QueueView<'_>) -> bool,
+    {
+        scan(&self.queues, cursor, limit, |handle| {
+            wanted(&QueueView {
+                queues: self,
+                index: handle.index,
+            })
+            .then_some(QueueId(handle))
+        })
+    }
+
+    /// Entries of all queues that `wanted` accepts, up to `limit`: to find a recipient.
+    pub fn search<F>(&self, cursor: u64, limit: usize, wanted: F) -> Page<EntryId>
+    where
+        F: Fn(&EntryView<'_>) -> bool,
+    {
+        scan(&self.entries, cursor, limit, |handle| {
+            wanted(&EntryView {
+                queues: self,
+                index: handle.index,
+            })
+            .then_some(EntryId(handle))
+        })
+    }
+
+    /// Entries of one queue in one state, in their order, up to `limit`, after the entry `after`
+    /// or from the first. Nothing if `after` has left that state or that queue since: begin anew.
+    pub fn entries(
+        &self,
+        queue: QueueId,
+        state: State,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Option<Vec<EntryId>> {
+        if !self.queues.holds(queue.0) {
+            return None;
+        }
+        let mut index = match after {
+            None => self.queues[queue.0.index].lists[state as usize].head,
+            Some(after) if self.is_in(after, state) => {
+                let entry = &self.entries[after.0.index];
+                if entry.queue != queue.0.index {
+                    return None;
+                }
+                entry.place.next
+            }
+            Some(_) => return None,
+        };
+        let mut entries = Vec::new();
+        while index != NONE && entries.len() < limit {
+            entries.push(self.entry_id(index));
+            index = self.entries[index].place.next;
+        }
+        Some(entries)
+    }
+}
+
+/// Looks at slots from `cursor`, until `limit` are accepted or the steps are used up.
+fn scan<T, U, F>(pool: &Pool<T>, cursor: u64, limit: usize, accept: F) -> Page<U>
+where
+    F: Fn(Handle) -> Option<U>,
+{
+    let mut index = u32::try_from(cursor).unwrap_or(u32::MAX);
+    let end = pool.slots().min(index.saturating_add(SCAN_STEPS_MAX));
+    let mut items = Vec::new();
+    while index < end && items.len() < limit {
+        items.extend(pool.handle(index).and_then(&accept));
+        index += 1;
+    }
+    let next = (index < pool.slots()).then_some(u64::from(index));
+    Page { items, next }
+}

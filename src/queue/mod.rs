@@ -1,0 +1,635 @@
+//! The queues of one shard: who waits, for what, and who is next. One queue per (binding, domain),
+//! with its entries (one per recipient) active, delayed, in flight or ending; retry times, expiry,
+//! and which bodies stay in memory.
+//!
+//! Nothing here knows of sockets, DNS, throttles or the spool, and nothing here acts: the caller
+//! takes what is next, tells how it went, and is told what time has done.
+//!
+//! Costs. An insert, take, failure or end costs O(log batches + log buckets) whatever the number
+//! of queues and entries: a search by batch id, one by domain name, one among the deadlines; every
+//! list is intrusive, so that leaving from the middle costs what leaving from the end does. Nothing
+//! scans or polls. One call of [`Queues::advance`] handles at most [`ADVANCE_MAX`] entries.
+//!
+//! Bounds. Every entry is mail that has been acknowledged, so none is refused here: who accepts
+//! mail looks at [`Queues::len`] and memory first. Queues without entries are forgotten after
+//! [`QUEUE_KEEP`], or sooner when there are more than [`IDLE_QUEUES_MAX`].
+//!
+//! Invariants. An entry is in one list of its queue, the one of its [`State`]. A delayed entry has
+//! a deadline, and so has an active one until it has expired and may be tried nevertheless; one in
+//! flight or ending is the caller's to move. So nothing waits unseen. Expiry needs both clocks: the
+//! monotonic one, counted from reception as it was known on arrival, and the wall clock, so that a
+//! jump of the wall clock in either direction ends no message early.
+
+mod deadlines;
+mod facts;
+mod listing;
+mod names;
+mod pool;
+mod resident;
+mod settings;
+mod steps;
+mod verdict;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::time::Mono;
+use crate::base::time::Now;
+use crate::base::time::Wall;
+use crate::base::timer_wheel::TimerKey;
+use crate::base::timer_wheel::TimerWheel;
+use crate::types::address::Address;
+use crate::types::id::BatchId;
+use crate::types::id::MessageId;
+use crate::types::id::RECIPIENTS_MAX;
+use crate::types::id::ShardId;
+use crate::types::message::Arrival;
+use crate::types::message::Content;
+use crate::types::outcome::Stage;
+use crate::types::reply::Reply;
+
+use self::deadlines::Deadline;
+use self::deadlines::Deadlines;
+use self::names::Names;
+use self::names::Pair;
+use self::pool::Handle;
+use self::pool::Links;
+use self::pool::List;
+use self::pool::NONE;
+use self::pool::Pool;
+use self::resident::Class;
+use self::resident::Resident;
+
+pub use self::deadlines::LATE_MAX;
+pub use self::facts::Ages;
+pub use self::facts::Cause;
+pub use self::facts::Replies;
+pub use self::facts::Said;
+pub use self::facts::Stats;
+pub use self::facts::Waiting;
+pub use self::listing::EntryView;
+pub use self::listing::Page;
+pub use self::listing::QueueView;
+pub use self::listing::SCAN_STEPS_MAX;
+pub use self::settings::MaxRetries;
+pub use self::settings::RETRY_DELAY_MIN;
+pub use self::settings::Settings;
+pub use self::verdict::Batch;
+pub use self::verdict::Budget;
+pub use self::verdict::Ending;
+pub use self::verdict::EntryId;
+pub use self::verdict::Failed;
+pub use self::verdict::Finished;
+pub use self::verdict::GiveUp;
+pub use self::verdict::Inserted;
+pub use self::verdict::QueueId;
+pub use self::verdict::State;
+pub use self::verdict::Taken;
+pub use self::verdict::Wake;
+
+/// Entries that one call of [`Queues::advance`] handles; the rest is due at once again.
+pub const ADVANCE_MAX: usize = 1_024;
+
+/// How long an empty queue is remembered, with what its receiving hosts said.
+pub const QUEUE_KEEP: Duration = Duration::from_secs(600);
+
+/// Empty queues that are remembered; beyond it the one longest empty goes.
+pub const IDLE_QUEUES_MAX: u32 = 65_536;
+
+/// One recipient.
+struct Entry {
+    /// The local part, or the whole address if `whole`.
+    text: Box<str>,
+    message: u32,
+    queue: u32,
+    place: Links,
+    siblings: Links,
+    deadline: Deadline,
+    /// Set while the deadline of a delayed entry is its expiry because that comes before its next
+    /// attempt: the attempt's monotonic second, rounded up. Zero otherwise.
+    due_s: u32,
+    recipient: u16,
+    attempts: u16,
+    state: State,
+    /// The domain is not, letter by letter, the name of the queue, so that it is kept too.
+    whole: bool,
+}
+
+/// What the entries of one batch on this shard share.
+struct Message {
+    content: Option<Arc<Content>>,
+    batch: BatchId,
+    received: Wall,
+    /// Reception on the monotonic clock, in microseconds; before its zero for recovered mail.
+    born_us: i64,
+    size: u32,
+    /// Among the bodies of its class.
+    place: Links,
+    entries: List,
+    active: u16,
+    in_flight: u16,
+    home: ShardId,
+    class: Class,
+}
+
+// A million messages of one recipient are to wait in 200 MB: an entry and a message take these 144
+// bytes; the map of batches some 26, a short local part 16 more.
+const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 72, "an entry is small");
+const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 72, "a message is small");
+const _: () = assert!(
+    RECIPIENTS_MAX <= u16::MAX as usize,
+    "counts of a batch are 16 bits"
+);
+
+struct Queue {
+    pair: Pair,
+    settings: Rc<Settings>,
+    lists: [List; State::ALL.len()],
+    rest: Option<Rest>,
+    /// Among the empty queues, while it is one.
+    idle: Links,
+    idle_since: Mono,
+    /// The call of `advance` that last told of it.
+    woken_round: u64,
+    stats: Stats,
+    waiting: Waiting,
+    replies: Replies,
+    ages: Ages,
+}
+
+struct Rest {
+    until: Mono,
+    timer: TimerKey,
+}
+
+/// Entries per state over all queues of the shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Those in resting queues not included.
+    pub active: u64,
+    /// Those in resting queues included: nothing will be tried before the rest is over.
+    pub delayed: u64,
+    pub in_flight: u64,
+    pub ending: u64,
+}
+
+pub struct Queues {
+    entries: Pool<Entry>,
+    messages: Pool<Message>,
+    queues: Pool<Queue>,
+    names: Names,
+    batches: BTreeMap<BatchId, u32>,
+    deadlines: Deadlines,
+    rests: TimerWheel<u32>,
+    resident: Resident,
+    idle: List,
+    totals: [u64; State::ALL.len()],
+    /// Active entries in resting queues.
+    resting: u64,
+    round: u64,
+    /// Reused between calls.
+    rests_over: Vec<u32>,
+}
+
+impl Queues {
+    pub fn new(now: Now, budget: Budget) -> Queues {
+        Queues {
+            entries: Pool::default(),
+            messages: Pool::default(),
+            queues: Pool::default(),
+            names: Names::default(),
+            batches: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            rests: TimerWheel::new(now.mono),
+            resident: Resident::new(budget),
+            idle: List::EMPTY,
+            totals: [0; State::ALL.len()],
+            resting: 0,
+            round: 0,
+            rests_over: Vec::new(),
+        }
+    }
+
+    /// The queue of a pair, if there is one. `domain` as [`Address::routing_domain`] gives it.
+    pub fn find(&self, binding: &str, domain: &str) -> Option<QueueId> {
+        let queue = self.names.find(binding, domain)?;
+        self.queues.handle(queue).map(QueueId)
+    }
+
+    /// Makes the queue of a pair, with `settings`; finds it if it exists, and leaves its settings.
+    pub fn open(
+        &mut self,
+        now: Now,
+        binding: &Arc<str>,
+        domain: &str,
+        settings: &Rc<Settings>,
+    ) -> QueueId {
+        if let Some(queue) = self.find(binding, domain) {
+            return queue;
+        }
+        let pair = self.names.intern(binding, domain);
+        let queue = self.queues.insert(Queue {
+            pair,
+            settings: settings.clone(),
+            lists: [List::EMPTY; State::ALL.len()],
+            rest: None,
+            idle: Links::LOOSE,
+            idle_since: now.mono,
+            woken_round: 0,
+            stats: Stats::default(),
+            waiting: Waiting::new(now),
+            replies: Replies::default(),
+            ages: Ages::default(),
+        });
+        self.names.add(pair, queue.index);
+        self.idle
+            .push_back(&mut self.queues, queue.index, |queue| &mut queue.idle);
+        QueueId(queue)
+    }
+
+    /// Gives a queue the options of a new config generation. They count for an entry from its next
+    /// step: being taken, a failure, or its deadline as it was set before. So nothing is gone
+    /// through here, and a shorter `message_expiration` ends what waits already when it would have
+    /// been tried next, or at its former expiry.
+    pub fn set_settings(&mut self, queue: QueueId, settings: &Rc<Settings>) {
+        if self.queues.holds(queue.0) {
+            self.queues[queue.0.index].settings = settings.clone();
+        }
+    }
+
+    /// Takes a recipient into `queue`, which must come from [`Self::open`] or [`Self::find`]
+    /// just now: active, or delayed if its progress says that it is not due. One that has expired
+    /// is told of by the next [`Self::advance`].
+    ///
+    /// `content` may be nothing if the body is not in memory. The pair of batch and recipient index
+    /// must not be here already.
+    pub fn insert(
+        &mut self,
+        now: Now,
+        queue: QueueId,
+        arrival: Arrival,
+        content: Option<Arc<Content>>,
+    ) -> Inserted {
+        assert!(
+            self.queues.holds(queue.0),
+            "a queue is looked up just before it is filled"
+        );
+        let q = queue.0.index;
+        let message = self.message_of(now, &arrival);
+        let domain = self.names.domain(self.queues[q].pair);
+        let whole = arrival.address.domain() != &**domain;
+        let text = if whole {
+            arrival.address.as_str()
+        } else {
+            arrival.address.local()
+        };
+        let handle = self.entries.insert(Entry {
+            text: text.into(),
+            message,
+            queue: q,
+            place: Links::LOOSE,
+            siblings: Links::LOOSE,
+            deadline: Deadline::UNSET,
+            due_s: 0,
+            recipient: arrival.recipient,
+            attempts: arrival.progress.attempts,
+            state: State::Active,
+            whole,
+        });
+        self.link_new(now, handle.index, self.due_of(now, q, &arrival));
+        if let Some(content) = content {
+            self.keep_body(message, content);
+        }
+        self.settle(message, q);
+        let active = self.entries[handle.index].state == State::Active;
+        let ready = active && self.queues[q].rest.is_none();
+        Inserted {
+            entry: EntryId(handle),
+            ready,
+        }
+    }
+
+    /// The next recipients of one message that can go out together: those at the front of the
+    /// active list that belong to one batch, up to `recipients_max` (at least one). They are in
+    /// flight then.
+    pub fn take(&mut self, now: Now, queue: QueueId, recipients_max: usize) -> Taken {
+        if !self.queues.holds(queue.0) {
+            return Taken::Empty;
+        }
+        let q = queue.0.index;
+        if let Some(rest) = &self.queues[q].rest {
+            return Taken::Resting { until: rest.until };
+        }
+        let recipients_max = recipients_max.max(1);
+        let expired = self.take_expired(now, q, recipients_max);
+        if !expired.is_empty() {
+            return Taken::Expired(expired);
+        }
+        let first = self.queues[q].lists[State::Active as usize].head;
+        if first == NONE {
+            return Taken::Empty;
+        }
+        let message = self.entries[first].message;
+        let count = self.lead(q, message, recipients_max);
+        let mut recipients = Vec::with_capacity(count);
+        for _ in 0..count {
+            let entry = self.queues[q].lists[State::Active as usize].head;
+            recipients.push((self.entry_id(entry), self.address(entry)));
+            self.shift(entry, State::InFlight, false);
+        }
+        self.settle(message, q);
+        let Message {
+            batch,
+            home,
+            ref content,
+            ..
+        } = self.messages[message];
+        Taken::Batch(Batch {
+            batch,
+            home,
+            content: content.clone(),
+            recipients,
+        })
+    }
+
+    /// The attempt never began, and is not counted: back to the front of the active list, in the
+    /// order given. Entries that are not in flight are passed over.
+    pub fn give_back(&mut self, now: Now, entries: &[EntryId]) {
+        for id in entries.iter().rev() {
+            if !self.is_in(*id, State::InFlight) {
+                continue;
+            }
+            let entry = id.0.index;
+            self.shift(entry, State::Active, true);
+            if !self.entries[entry].deadline.is_set() {
+                self.arm(now, entry, None);
+            }
+            self.settle(self.entries[entry].message, self.entries[entry].queue);
+        }
+    }
+
+    /// An attempt failed for now. Nothing if the entry is not in flight.
+    pub fn fail(&mut self, now: Now, id: EntryId) -> Option<Failed> {
+        if !self.is_in(id, State::InFlight) {
+            return None;
+        }
+        let entry = id.0.index;
+        let q = self.entries[entry].queue;
+        let attempts = self.entries[entry].attempts.saturating_add(1);
+        self.entries[entry].attempts = attempts;
+        self.queues[q].stats.transfails += 1;
+        let message = self.entries[entry].message;
+        let settings = self.queues[q].settings.clone();
+        let given_up = if self.is_expired(now, message, &settings) {
+            Some(GiveUp::Expired)
+        } else if u32::from(attempts) > settings.retries() {
+            Some(GiveUp::MaxRetries)
+        } else {
+            None
+        };
+        if let Some(why) = given_up {
+            self.end(entry);
+            self.settle(message, q);
+            return Some(Failed::GivenUp { why, attempts });
+        }
+        let delay = settings.retry_delay(attempts);
+        self.deadlines
+            .clear(&mut self.entries, entry, |entry| &mut entry.deadline);
+        self.shift(entry, State::Delayed, false);
+        self.arm(now, entry, Some(now.mono + delay));
+        self.settle(message, q);
+        let dropped = u32::from(attempts) >= settings.drop_body_after_failures;
+        if dropped && self.messages[message].class == Class::Delayed {
+            self.resident.release(&mut self.messages, message);
+        }
+        Some(Failed::Delayed {
+            due: now.wall + delay,
+            attempts,
+        })
+    }
+
+    /// Frees an entry, in whatever state it is. Nothing if it is gone already.
+    pub fn finish(&mut self, now: Now, id: EntryId, ending: Ending) -> Option<Finished> {
+        if !self.entries.holds(id.0) {
+            return None;
+        }
+        let index = id.0.index;
+        self.unlink(index);
+        let Entry {
+            message,
+            queue: q,
+            recipient,
+            attempts,
+            ..
+        } = self.entries.remove(index);
+        let Message {
+            batch,
+            home,
+            born_us,
+            ref entries,
+            ..
+        } = self.messages[message];
+        if entries.len == 0 {
+            self.resident.release(&mut self.messages, message);
+            self.messages.remove(message);
+            self.batches.remove(&batch);
+        } else {
+            self.settle(message, q);
+        }
+        let queue = &mut self.queues[q];
+        queue.ages.remove(born_us);
+        match ending {
+            Ending::Delivered => queue.stats.deliveries += 1,
+            Ending::Failed => queue.stats.permfails += 1,
+            Ending::Withdrawn => queue.stats.withdrawn += 1,
+        }
+        let queue_empty = queue.is_empty();
+        if queue_empty {
+            queue.idle_since = now.mono;
+            self.idle
+                .push_back(&mut self.queues, q, |queue| &mut queue.idle);
+        }
+        let message = MessageId { batch, recipient };
+        Some(Finished {
+            queue: self.queue_id(q),
+            message,
+            home,
+            attempts,
+            queue_empty,
+        })
+    }
+
+    /// A body came back from its home: kept, as far as the budget allows, if the message is still
+    /// here. True if it is in memory now.
+    pub fn attach(&mut self, content: Arc<Content>) -> bool {
+        let Some(message) = self.batches.get(&content.batch).copied() else {
+            return false;
+        };
+        let queue = self.entries[self.messages[message].entries.head].queue;
+        self.keep_body(message, content);
+        self.settle(message, queue);
+        self.messages[message].content.is_some()
+    }
+
+    /// The whole queue rests: nothing is taken from it before `until`, whatever arrives or falls
+    /// due. Costs the same with any number of entries: they stay where they are. Expiry goes on.
+    pub fn rest(&mut self, now: Now, queue: QueueId, until: Mono) {
+        if !self.queues.holds(queue.0) {
+            return;
+        }
+        self.end_rest(queue.0.index);
+        if until <= now.mono {
+            return;
+        }
+        let timer = self.rests.insert(until, queue.0.index);
+        let queue = &mut self.queues[queue.0.index];
+        queue.rest = Some(Rest { until, timer });
+        self.resting += u64::from(queue.lists[State::Active as usize].len);
+    }
+
+    /// Ends a rest early. True if there is something to take now.
+    pub fn resume(&mut self, queue: QueueId) -> bool {
+        if !self.queues.holds(queue.0) {
+            return false;
+        }
+        self.end_rest(queue.0.index);
+        self.queues[queue.0.index].lists[State::Active as usize].len > 0
+    }
+
+    /// Makes up to `entries_max` delayed entries of the queue active, the longest delayed first.
+    /// True if there are more: call again, with other work in between.
+    pub fn flush(&mut self, now: Now, queue: QueueId, entries_max: usize) -> bool {
+        if !self.queues.holds(queue.0) {
+            return false;
+        }
+        for _ in 0..entries_max {
+            match self.queues[queue.0.index].lists[State::Delayed as usize].head {
+                NONE => return false,
+                entry => self.activate(now, entry),
+            }
+        }
+        self.queues[queue.0.index].lists[State::Delayed as usize].len > 0
+    }
+
+    /// Makes one delayed entry active. False if it is not delayed.
+    pub fn retry(&mut self, now: Now, id: EntryId) -> bool {
+        let delayed = self.is_in(id, State::Delayed);
+        if delayed {
+            self.activate(now, id.0.index);
+        }
+        delayed
+    }
+
+    /// Does what is due at `now`, and tells of it on `out`: entries become active or expire, rests
+    /// end, empty queues are forgotten.
+    pub fn advance(&mut self, now: Now, out: &mut Vec<Wake>) {
+        self.round += 1;
+        for _ in 0..ADVANCE_MAX {
+            match self
+                .deadlines
+                .pop(&mut self.entries, now.mono, |entry| &mut entry.deadline)
+            {
+                Some(entry) => self.fire(now, entry, out),
+                None => break,
+            }
+        }
+        let mut rests_over = core::mem::take(&mut self.rests_over);
+        self.rests.expire(now.mono, &mut rests_over);
+        for queue in rests_over.drain(..) {
+            self.end_rest(queue);
+            self.wake(queue, out);
+        }
+        self.rests_over = rests_over;
+        for _ in 0..ADVANCE_MAX {
+            if self.forget_at().is_none_or(|at| at > now.mono) {
+                break;
+            }
+            let queue = self.idle.head;
+            out.push(Wake::Forgotten(self.queue_id(queue)));
+            self.forget(queue);
+        }
+    }
+
+    /// When [`Self::advance`] has something to do. It may find nothing then, but never comes late
+    /// by more than [`LATE_MAX`].
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        let moments = [self.deadlines.next(), self.rests.next(), self.forget_at()];
+        moments.into_iter().flatten().min()
+    }
+
+    /// Tells what the queue waits for now, and until when if that is known.
+    pub fn set_cause(&mut self, now: Now, queue: QueueId, cause: Cause, until: Option<Mono>) {
+        if self.queues.holds(queue.0) {
+            self.queues[queue.0.index].waiting.set(now, cause, until);
+        }
+    }
+
+    /// Keeps what a host, or Pelton in its place, said to `count` recipients.
+    pub fn note_reply(
+        &mut self,
+        now: Now,
+        queue: QueueId,
+        (reply, stage): (&Reply, Stage),
+        count: u64,
+    ) {
+        if self.queues.holds(queue.0) {
+            self.queues[queue.0.index]
+                .replies
+                .note(now, reply, stage, count);
+        }
+    }
+
+    /// Changes what bodies may take, and evicts at once what is too much.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.resident.set_budget(&mut self.messages, budget);
+    }
+
+    /// Entries in all queues.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == 0
+    }
+
+    pub fn queues_len(&self) -> usize {
+        self.queues.len()
+    }
+
+    pub fn totals(&self) -> Totals {
+        let [active, delayed, in_flight, ending] = self.totals;
+        let resting = self.resting;
+        Totals {
+            active: active - resting,
+            delayed: delayed + resting,
+            in_flight,
+            ending,
+        }
+    }
+
+    pub fn resident_messages(&self) -> usize {
+        self.resident.messages()
+    }
+
+    /// Bytes of bodies in memory, with an estimate for what comes with each.
+    pub fn resident_bytes(&self) -> u64 {
+        self.resident.bytes()
+    }
+
+    /// Bodies that left memory for the budget's sake since the start.
+    pub fn evicted(&self) -> u64 {
+        self.resident.evicted()
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.lists.iter().all(|list| list.len == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

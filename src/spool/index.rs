@@ -1,0 +1,317 @@
+//! What the home keeps in memory of each message, and of each segment. An entry is 32 bytes for a
+//! message with one recipient; bodies and addresses are not kept.
+//!
+//! When a segment may be reclaimed is decided here. A record of the log may vanish only when
+//! nothing older on disk needs it any more: an outcome must outlive every copy of the message that
+//! it settles, else a restart would bring that message back. So each segment knows the older ones
+//! that its outcomes (and moved messages) refer to, and waits for all of them to be gone. References
+//! only ever point to segments that are older, so the oldest never waits, and compaction, which
+//! empties the oldest first, sets the others free.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use crate::base::map::Map;
+use crate::base::time::Wall;
+use crate::log::CommitId;
+use crate::log::SegmentFile;
+use crate::types::id::ShardId;
+use crate::types::message::Progress;
+
+use super::record::State;
+use super::store::EventSeq;
+
+/// Names a segment inside one home. A smaller one is older.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct SegmentId(pub u32);
+
+/// Where a message lies and how far it has come.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub segment: SegmentId,
+    /// Of the message frame; the body frame follows it.
+    pub offset: u32,
+    /// Of the message frame.
+    pub message_bytes: u32,
+    /// Of the body frame.
+    pub body_bytes: u32,
+    pub recipients: Recipients,
+}
+
+#[derive(Debug)]
+pub(super) enum Recipients {
+    /// The fields of a [`State`], spread out to save the space of its tag.
+    One {
+        settled: bool,
+        attempts: u16,
+        due: Wall,
+    },
+    Many(Box<Many>),
+}
+
+#[derive(Debug)]
+pub(super) struct Many {
+    open: u16,
+    states: Box<[State]>,
+}
+
+const _: () = assert!(
+    size_of::<Entry>() <= 32,
+    "a million entries are 32 MB, and their map 60"
+);
+
+impl Entry {
+    pub fn bytes(&self) -> u32 {
+        self.message_bytes + self.body_bytes
+    }
+}
+
+impl Recipients {
+    pub fn new(states: impl ExactSizeIterator<Item = State>) -> Recipients {
+        let states: Box<[State]> = states.collect();
+        if let [one] = *states {
+            return Recipients::one(one);
+        }
+        let open = states.iter().filter(|it| **it != State::Settled).count() as u16;
+        Recipients::Many(Box::new(Many { open, states }))
+    }
+
+    fn one(state: State) -> Recipients {
+        match state {
+            State::Settled => Recipients::One {
+                settled: true,
+                attempts: 0,
+                due: Wall(0),
+            },
+            State::Open(Progress { attempts, due }) => Recipients::One {
+                settled: false,
+                attempts,
+                due,
+            },
+        }
+    }
+
+    pub fn get(&self, recipient: usize) -> State {
+        match self {
+            Recipients::One {
+                settled: false,
+                attempts,
+                due,
+            } if recipient == 0 => State::Open(Progress {
+                attempts: *attempts,
+                due: *due,
+            }),
+            Recipients::One { .. } => State::Settled,
+            Recipients::Many(many) => many
+                .states
+                .get(recipient)
+                .copied()
+                .unwrap_or(State::Settled),
+        }
+    }
+
+    /// False if there is no such recipient or it is settled already.
+    pub fn set(&mut self, recipient: usize, state: State) -> bool {
+        if self.get(recipient) == State::Settled {
+            return false;
+        }
+        match self {
+            Recipients::One { .. } => *self = Recipients::one(state),
+            Recipients::Many(many) => {
+                many.states[recipient] = state;
+                many.open -= u16::from(state == State::Settled);
+            }
+        }
+        true
+    }
+
+    pub fn any_open(&self) -> bool {
+        match self {
+            Recipients::One { settled, .. } => !settled,
+            Recipients::Many(many) => many.open > 0,
+        }
+    }
+}
+
+/// One segment that is on disk, or about to be.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub file: SegmentFile,
+    pub file_bytes: u64,
+    /// Messages whose valid copy lies here and that have open recipients.
+    pub live_messages: u32,
+    pub live_bytes: u64,
+    /// The last event that needs a record of this segment to be told.
+    pub events: EventSeq,
+    /// The last commit that settled a message of this segment.
+    pub settled: CommitId,
+    /// Older segments to which records of this one refer.
+    pub refers: BTreeSet<SegmentId>,
+    /// It holds outcomes of messages that another home took over: kept until the next start.
+    pub held: bool,
+    /// Recovery found damage in it: the file is kept for the operator when it is reclaimed.
+    pub damaged: bool,
+    /// Compaction has tried in vain to read what is left in it.
+    pub stuck: bool,
+    reclaiming: bool,
+}
+
+impl Segment {
+    pub fn new(file: SegmentFile, file_bytes: u64) -> Segment {
+        Segment {
+            file,
+            file_bytes,
+            live_messages: 0,
+            live_bytes: 0,
+            events: EventSeq(0),
+            settled: CommitId(0),
+            refers: BTreeSet::new(),
+            held: false,
+            damaged: false,
+            stuck: false,
+            reclaiming: false,
+        }
+    }
+}
+
+/// The segments of one home, by age.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    by_id: BTreeMap<SegmentId, Segment>,
+    by_file: Map<(ShardId, u64), SegmentId>,
+    next: u32,
+    live_bytes: u64,
+    used_bytes: u64,
+    /// Those without live messages, to be looked at when something has changed.
+    empty: BTreeSet<SegmentId>,
+}
+
+impl Segments {
+    /// Adds a segment that is newer than all others.
+    pub fn push(&mut self, segment: Segment) -> SegmentId {
+        let id = SegmentId(self.next);
+        self.next += 1;
+        if segment.live_messages == 0 {
+            self.empty.insert(id);
+        }
+        self.live_bytes += segment.live_bytes;
+        self.used_bytes += segment.file_bytes;
+        self.by_file
+            .insert((segment.file.shard, segment.file.number), id);
+        self.by_id.insert(id, segment);
+        id
+    }
+
+    /// The segment with this file; a new one if it is not known.
+    pub fn open(&mut self, file: SegmentFile, file_bytes: u64) -> SegmentId {
+        match self.find(file) {
+            Some(id) => id,
+            None => self.push(Segment::new(file, file_bytes)),
+        }
+    }
+
+    pub fn find(&self, file: SegmentFile) -> Option<SegmentId> {
+        self.by_file.get(&(file.shard, file.number)).copied()
+    }
+
+    pub fn get(&self, id: SegmentId) -> Option<&Segment> {
+        self.by_id.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (SegmentId, &Segment)> {
+        self.by_id.iter().map(|(id, segment)| (*id, segment))
+    }
+
+    /// A message has come to lie in a segment.
+    pub fn add_live(&mut self, id: SegmentId, bytes: u32) {
+        let Some(segment) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        segment.live_messages += 1;
+        segment.live_bytes += u64::from(bytes);
+        self.live_bytes += u64::from(bytes);
+        self.empty.remove(&id);
+    }
+
+    /// A message of a segment was settled, has moved away, or never got to disk.
+    pub fn drop_live(&mut self, id: SegmentId, bytes: u32) {
+        let Some(segment) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        segment.live_messages -= 1;
+        segment.live_bytes -= u64::from(bytes);
+        self.live_bytes -= u64::from(bytes);
+        if segment.live_messages == 0 {
+            self.empty.insert(id);
+        }
+    }
+
+    /// `from` holds a record about a message that lies in `to`.
+    pub fn refer(&mut self, from: SegmentId, to: SegmentId) {
+        if from != to && self.by_id.contains_key(&to) {
+            let Some(segment) = self.by_id.get_mut(&from) else {
+                return;
+            };
+            segment.refers.insert(to);
+        }
+    }
+
+    /// Finds the segments that may be reclaimed now, and marks them as being reclaimed.
+    pub fn reclaimable(
+        &mut self,
+        events: EventSeq,
+        durable: CommitId,
+        in_use: &dyn Fn(&SegmentFile) -> bool,
+    ) -> Vec<(SegmentFile, u64, bool)> {
+        let mut found = Vec::new();
+        let ids: Vec<SegmentId> = self.empty.iter().copied().collect();
+        for id in ids {
+            let by_id = &self.by_id;
+            let Some(segment) = by_id.get(&id) else {
+                continue;
+            };
+            let told = segment.events <= events && segment.settled <= durable;
+            if segment.reclaiming || segment.held || !told || in_use(&segment.file) {
+                continue;
+            }
+            if segment.refers.iter().any(|it| by_id.contains_key(it)) {
+                continue;
+            }
+            found.push((segment.file, segment.file_bytes, segment.damaged));
+            if let Some(segment) = self.by_id.get_mut(&id) {
+                segment.reclaiming = true;
+            }
+        }
+        found
+    }
+
+    /// The file is gone from the disk.
+    pub fn remove(&mut self, file: SegmentFile) -> bool {
+        let Some(id) = self.by_file.swap_remove(&(file.shard, file.number)) else {
+            return false;
+        };
+        self.empty.remove(&id);
+        let Some(segment) = self.by_id.remove(&id) else {
+            return false;
+        };
+        self.used_bytes -= segment.file_bytes;
+        true
+    }
+}

@@ -1,0 +1,109 @@
+//! Codecs: what is written is read, and nothing else is.
+
+use super::super::record;
+use super::super::record::State;
+use super::super::store::EventSeq;
+use super::*;
+
+fn intern(name: &str) -> Arc<str> {
+    name.into()
+}
+
+#[test]
+fn messages_survive_with_the_state_of_every_recipient() {
+    let mut prng = Prng::new(1);
+    for number in 0..200 {
+        let (content, recipients) = message(&mut prng, BatchId(number), number as usize);
+        let states: Vec<State> = recipients
+            .iter()
+            .map(|_| match prng.below(3) {
+                0 => State::NEW,
+                1 => State::Settled,
+                _ => State::Open(Progress {
+                    attempts: prng.next() as u16,
+                    due: Wall(prng.next()),
+                }),
+            })
+            .collect();
+        let mut payload = Vec::new();
+        let event = EventSeq(number + 7);
+        record::encode_message(&mut payload, event, &content, &recipients, &|it| states[it]);
+        let decoded = record::decode_message(&payload, &mut intern).expect("a message");
+        assert_eq!(decoded.event, event);
+        assert_eq!(decoded.body_bytes as usize, content.body.len());
+        assert_eq!(
+            decoded.content,
+            Content {
+                body: Bytes::new(),
+                ..content
+            }
+        );
+        let expected: Vec<_> = recipients.into_iter().zip(states).collect();
+        assert_eq!(decoded.recipients, expected);
+        assert_eq!(
+            record::decode_recipients(&payload, &mut intern),
+            Some(expected)
+        );
+        let head = record::decode_message_head(&payload).expect("a head");
+        assert_eq!((head.event, head.batch), (event, BatchId(number)));
+    }
+}
+
+#[test]
+fn outcomes_survive() {
+    let mut prng = Prng::new(2);
+    for number in 0..200 {
+        let id = MessageId {
+            batch: BatchId(prng.next()),
+            recipient: number,
+        };
+        let outcome = outcome(&mut prng, id, number, number % 2 == 0);
+        let mut payload = Vec::new();
+        record::encode_outcome(&mut payload, EventSeq(9), &outcome);
+        assert_eq!(record::decode_outcome(&payload), Some(outcome.clone()));
+        let head = record::decode_outcome_head(&payload).expect("a head");
+        assert_eq!((head.event, head.message), (EventSeq(9), id));
+        assert_eq!(head.state, record::state_after(&outcome));
+    }
+    let mark = record::encode_event_mark(EventSeq(77));
+    assert_eq!(record::decode_event_mark(&mark), Some(EventSeq(77)));
+}
+
+#[test]
+fn no_bytes_make_a_decoder_panic_and_cut_ones_are_refused() {
+    let mut prng = Prng::new(3);
+    let (content, recipients) = message(&mut prng, BatchId(1), 10);
+    let mut payload = Vec::new();
+    record::encode_message(&mut payload, EventSeq(1), &content, &recipients, &|_| {
+        State::NEW
+    });
+    let id = MessageId {
+        batch: BatchId(1),
+        recipient: 0,
+    };
+    let mut other = Vec::new();
+    record::encode_outcome(&mut other, EventSeq(2), &outcome(&mut prng, id, 1, false));
+    for end in 0..payload.len() {
+        assert_eq!(record::decode_message(&payload[..end], &mut intern), None);
+        assert_eq!(
+            record::decode_recipients(&payload[..end], &mut intern),
+            None
+        );
+    }
+    for end in 0..other.len() {
+        assert_eq!(record::decode_outcome(&other[..end]), None);
+    }
+    for _ in 0..20_000 {
+        for clean in [&payload, &other] {
+            let mut bytes = clean.clone();
+            for _ in 0..prng.between(1, 4) {
+                let at = prng.below(bytes.len() as u64) as usize;
+                bytes[at] = prng.next() as u8;
+            }
+            let _ = record::decode_message(&bytes, &mut intern);
+            let _ = record::decode_recipients(&bytes, &mut intern);
+            let _ = record::decode_outcome(&bytes);
+            let _ = record::decode_event_mark(&bytes);
+        }
+    }
+}
