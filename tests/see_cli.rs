@@ -4,6 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Args;
+use clap::Command;
+use clap::FromArgMatches;
 use pelton::base::time::Wall;
 use pelton::cli::changes;
 use pelton::cli::output::Failure;
@@ -546,4 +549,55 @@ fn colour_repeats_what_the_words_say() {
         stripped.push_str(text.map_or(part, |(_, rest)| rest));
     }
     assert_eq!(stripped, plain);
+}
+
+#[test]
+fn arguments_are_sound_and_read_as_documented() {
+    type Augment = fn(Command) -> Command;
+    let commands: [(&'static str, Augment); 6] = [
+        ("status", status::StatusArgs::augment_args),
+        ("queue", queue::QueueArgs::augment_args),
+        ("why", why::WhyArgs::augment_args),
+        ("trace", trace::TraceArgs::augment_args),
+        ("reload", reload::ReloadArgs::augment_args),
+        ("changes", changes::ChangesArgs::augment_args),
+    ];
+    let mut root = Command::new("pelton").subcommand_required(true);
+    for (name, augment) in commands {
+        root = root.subcommand(augment(Command::new(name)));
+    }
+    root.clone().debug_assert();
+    let parses = |line: &str| root.clone().try_get_matches_from(line.split(' ')).is_ok();
+    let right = [
+        "pelton status --fail-on warn --json --socket /s",
+        "pelton queue list --where age>10m --limit 5 --jsonl --spool /s",
+        "pelton queue list --messages --after 1.7",
+        "pelton queue show a example.com",
+        "pelton queue show 0C8V3M1A7Q2ZK-0",
+        "pelton queue why example.com --binding a",
+        "pelton why example.com --color never",
+        "pelton trace bob@example.com --since 6h --smtp --limit 3",
+        "pelton reload --config /c",
+        "pelton changes --since 6h",
+    ];
+    let wrong = [
+        "pelton",
+        "pelton status --fail-on maybe",
+        "pelton status --socket /s --spool /t",
+        "pelton queue",
+        "pelton queue list --after 1.7",
+        "pelton queue list --json --jsonl",
+        "pelton why",
+        "pelton changes --since soon",
+    ];
+    for line in right {
+        assert!(parses(line), "{line}");
+    }
+    for line in wrong {
+        assert!(!parses(line), "{line}");
+    }
+    let changes = changes::ChangesArgs::augment_args(Command::new("changes"));
+    let matches = changes.get_matches_from(["changes"]);
+    let args = changes::ChangesArgs::from_arg_matches(&matches).unwrap();
+    assert_eq!(args.since, Duration::from_secs(86_400));
 }

@@ -55,9 +55,11 @@ pub enum Input<'a> {
         conn: ConnId,
         bytes: &'a [u8],
     },
-    /// A send that had stalled went on; timeouts of the peer count from here.
+    /// Some of what was to be sent has left; timeouts of the peer count from here. With `all`,
+    /// nothing is left. Owed after a `SendShared` and whenever a send had stalled.
     Sent {
         conn: ConnId,
+        all: bool,
     },
     /// The peer has closed, or reading or writing failed. The id means nothing afterwards.
     Closed {
@@ -178,7 +180,7 @@ pub enum Action {
         conn: ConnId,
         bytes: Vec<u8>,
     },
-    /// The same for a body that is shared and large.
+    /// The same for a body that is shared and large; say `Sent` when all of it has left.
     SendShared {
         conn: ConnId,
         bytes: Bytes,

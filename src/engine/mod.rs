@@ -263,7 +263,8 @@ impl Engine {
                         side: Side::Out,
                         key,
                     },
-            } => self.owner.sent(turn, key),
+                all,
+            } => self.owner.sent(turn, key, all),
             Input::Sent { .. } => {}
             Input::Closed {
                 conn:

@@ -261,7 +261,7 @@ impl Reception {
             input = &input[used..];
             match step {
                 Step::Read => break,
-                Step::Ask => self.ask(turn, home, key),
+                Step::Ask => self.ask(turn, key),
                 Step::Submit(submission) => self.submit(turn, home, key, *submission),
                 Step::Wait => {
                     // Output that is only waiting to be sent leaves now, and makes room.
@@ -280,6 +280,9 @@ impl Reception {
             }
         }
         self.flush(turn, key, close);
+        if let Some(incoming) = self.incoming.get_mut(key) {
+            report_rejections(turn, home, &mut incoming.session);
+        }
     }
 
     fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
@@ -325,7 +328,7 @@ impl Reception {
     }
 
     /// Puts the session's question to policy.
-    fn ask(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key) {
+    fn ask(&mut self, turn: &mut Turn<'_>, key: Key) {
         let Some(incoming) = self.incoming.get_mut(key) else {
             return;
         };
@@ -379,9 +382,6 @@ impl Reception {
                 }
             },
         };
-        if let Verdict::Refuse(canned) = verdict {
-            rejected(turn, home, session, &question, canned);
-        }
         session.answer(turn.now, verdict);
     }
 
@@ -534,37 +534,38 @@ fn blackhole(
     found
 }
 
-/// A refusal is an event.
-fn rejected(
-    turn: &mut Turn<'_>,
-    home: &mut Home,
-    session: &Session,
-    question: &Question<'_>,
-    canned: &Canned,
-) {
-    let (stage, sender, recipient) = match question {
-        Question::Ehlo { .. } => ("ehlo", None, None),
-        Question::MailFrom { sender, .. } => ("mailfrom", *sender, None),
-        Question::RcptTo { sender, recipient } => ("rcptto", *sender, Some(*recipient)),
-        Question::Data { sender, .. } => ("data", *sender, None),
-    };
-    turn.common.stats.counters.messages_rejected += 1;
-    let relay_denied = core::ptr::eq(canned, &replies::RELAY_DENIED);
-    home.rejected(&RejectionFacts {
-        at: turn.now.wall,
-        peer: session.facts().peer.ip(),
-        helo: session.helo(),
-        method: "esmtp",
-        sender: Some(sender.map_or("", |address| address.as_str())),
-        recipient: recipient.map(|address| address.as_str()),
-        stage,
-        reply: &canned.to_reply(),
-        bounce_class: if relay_denied {
-            CLASS_RELAY_DENIED
-        } else {
-            CLASS_UNDETERMINED
-        },
-    });
+/// Every refusal is an event.
+fn report_rejections(turn: &mut Turn<'_>, home: &mut Home, session: &mut Session) {
+    let (rejections, dropped) = session.take_rejections();
+    turn.common.stats.counters.messages_rejected += rejections.len() as u64 + u64::from(dropped);
+    for rejection in rejections {
+        let relay_denied = rejection.reply == &replies::RELAY_DENIED;
+        let stage = match (
+            &rejection.recipient,
+            &rejection.sender,
+            rejection.recipients,
+        ) {
+            (Some(_), ..) => "rcptto",
+            (None, _, 1..) => "data",
+            (None, Some(_), 0) => "mailfrom",
+            (None, None, 0) => "connect",
+        };
+        home.rejected(&RejectionFacts {
+            at: turn.now.wall,
+            peer: session.facts().peer.ip(),
+            helo: session.helo(),
+            method: "esmtp",
+            sender: rejection.sender.as_ref().map(|address| address.as_str()),
+            recipient: rejection.recipient.as_ref().map(|address| address.as_str()),
+            stage,
+            reply: &rejection.reply.to_reply(),
+            bounce_class: if relay_denied {
+                CLASS_RELAY_DENIED
+            } else {
+                CLASS_UNDETERMINED
+            },
+        });
+    }
 }
 
 fn relay_settings(settings: &ListenerSettings) -> relay::Settings {

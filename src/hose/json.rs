@@ -129,17 +129,28 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The text of the last seconds written: events come in bursts of the same second, and an event
-/// has two times, its own and that of its injection.
-#[derive(Default)]
+/// Seconds whose text is remembered. A prime, so that times that lie round minutes or hours apart,
+/// as an attempt and the next one do, do not share a place.
+const SECONDS_KNOWN: u64 = 61;
+
+/// The text of seconds written lately: events come in bursts of the same second, and an event has
+/// up to three times, its own, that of its injection and that of the next attempt.
 pub struct ClockText {
-    known: [(u64, Vec<u8>); 4],
+    known: Vec<(u64, Vec<u8>)>,
+}
+
+impl Default for ClockText {
+    fn default() -> ClockText {
+        ClockText {
+            known: vec![(0, Vec::new()); SECONDS_KNOWN as usize],
+        }
+    }
 }
 
 impl ClockText {
     fn push(&mut self, out: &mut Vec<u8>, at: Wall) {
         let secs = at.secs();
-        let known = &mut self.known[(secs % 4) as usize];
+        let known = &mut self.known[(secs % SECONDS_KNOWN) as usize];
         if known.0 != secs || known.1.is_empty() {
             let text = Wall::from_secs(secs).rfc3339().to_string();
             known.0 = secs;
@@ -198,11 +209,10 @@ fn escape(out: &mut Vec<u8>, text: &str) {
     let mut start = 0;
     let mut at = 0;
     while at < bytes.len() {
-        if let Some(word) = bytes[at..].first_chunk::<8>() {
-            if is_harmless(u64::from_ne_bytes(*word)) {
-                at += 8;
-                continue;
-            }
+        let word = bytes[at..].first_chunk::<8>();
+        if word.is_some_and(|word| is_harmless(u64::from_ne_bytes(*word))) {
+            at += 8;
+            continue;
         }
         let byte = bytes[at];
         let c1 = byte == 0xc2 && matches!(bytes.get(at + 1), Some(0x80..=0x9f));

@@ -151,7 +151,16 @@ fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
 pub fn send_chunk(shell: &Rc<Shell>, conn: &Rc<Conn>, chunk: Chunk) {
     match conn.send_now(chunk) {
         Ok(Some(Chunk::Owned(buffer))) => shell.recycle(buffer),
-        Ok(Some(Chunk::Shared(_))) => {}
+        Ok(Some(Chunk::Shared(_))) => {
+            // Told in a task of its own: the engine is in the middle of a turn.
+            let (shell2, id) = (shell.clone(), conn.id);
+            shell.spawn(async move {
+                shell2.handle(Input::Sent {
+                    conn: id,
+                    all: true,
+                })
+            });
+        }
         Ok(None) => {
             if !core::mem::replace(&mut conn.unsent.borrow_mut().writing, true) {
                 shell.spawn(write_rest(shell.clone(), conn.clone()));
@@ -176,7 +185,10 @@ async fn write_rest(shell: Rc<Shell>, conn: Rc<Conn>) {
                 break;
             }
         }
-        shell.handle(Input::Sent { conn: conn.id });
+        shell.handle(Input::Sent {
+            conn: conn.id,
+            all: false,
+        });
     }
     let mut unsent = conn.unsent.borrow_mut();
     unsent.writing = false;
@@ -188,7 +200,10 @@ async fn write_rest(shell: Rc<Shell>, conn: Rc<Conn>) {
     if conn.closing.get() {
         conn.finish_close();
     }
-    shell.handle(Input::Sent { conn: conn.id });
+    shell.handle(Input::Sent {
+        conn: conn.id,
+        all: true,
+    });
     conn.resume.notify();
 }
 
@@ -224,23 +239,20 @@ async fn read_all(shell: Rc<Shell>, conn: Rc<Conn>) {
             continue;
         }
         match read_once(&shell, &conn) {
-            Ok(Read { count: 0, .. }) => break,
-            Ok(Read { count, drained }) => {
+            Ok(0) => break,
+            Ok(count) => {
                 if conn.closing.get() {
                     lingered += count;
                     if lingered > LINGER_BYTES_MAX {
                         break;
                     }
                 }
-                if !drained {
-                    glommio::yield_if_needed().await;
-                    continue;
-                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,
         }
-        // More may have arrived meanwhile; the poll then completes at once.
+        // One read, then the ring: its completions and other tasks come between two reads of a
+        // fast sender. If more has arrived meanwhile the poll completes at once.
         if !conn.aborted.get() && shell.wants_read(conn.id) || conn.closing.get() {
             if conn.socket.readable().await.is_err() {
                 break;
@@ -252,13 +264,7 @@ async fn read_all(shell: Rc<Shell>, conn: Rc<Conn>) {
     shell.handle(Input::Closed { conn: conn.id });
 }
 
-struct Read {
-    count: usize,
-    /// The socket gave less than there was room for: it is empty now.
-    drained: bool,
-}
-
-fn read_once(shell: &Rc<Shell>, conn: &Conn) -> io::Result<Read> {
+fn read_once(shell: &Rc<Shell>, conn: &Conn) -> io::Result<usize> {
     let mut buffer = shell.read_buffer.borrow_mut();
     let count = receive(conn.fd(), &mut buffer)?;
     if count > 0 && !conn.closing.get() {
@@ -267,10 +273,7 @@ fn read_once(shell: &Rc<Shell>, conn: &Conn) -> io::Result<Read> {
             bytes: &buffer[..count],
         });
     }
-    Ok(Read {
-        count,
-        drained: count < buffer.len(),
-    })
+    Ok(count)
 }
 
 /// Opens a listening socket that all shards share by SO_REUSEPORT.
@@ -335,7 +338,6 @@ pub async fn accept_all(shell: Rc<Shell>, listen: usize, socket: Socket) {
                 }
             }
         }
-        glommio::yield_if_needed().await;
     }
 }
 

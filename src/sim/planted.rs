@@ -10,8 +10,8 @@ pub enum Planted {
     LostOutcome,
     /// Log: a commit is acknowledged before it is synced.
     LyingSync,
-    /// Outcomes are acknowledged and not written.
-    UnwrittenOutcomes,
+    /// Outcomes take far longer to disk than they may.
+    LateOutcomes,
     /// Every shard counts connections on its own.
     PrivateLimits,
     /// The retry time of a message is forgotten over a restart.
@@ -35,7 +35,7 @@ impl Planted {
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
-        Planted::UnwrittenOutcomes,
+        Planted::LateOutcomes,
         Planted::PrivateLimits,
         Planted::ForgottenDue,
         Planted::UnsyncedEvents,
@@ -51,7 +51,7 @@ impl Planted {
             Planted::LostArrival => "lost-arrival",
             Planted::LostOutcome => "lost-outcome",
             Planted::LyingSync => "lying-sync",
-            Planted::UnwrittenOutcomes => "unwritten-outcomes",
+            Planted::LateOutcomes => "late-outcomes",
             Planted::PrivateLimits => "private-limits",
             Planted::ForgottenDue => "forgotten-due",
             Planted::UnsyncedEvents => "unsynced-events",
@@ -69,7 +69,7 @@ impl Planted {
             Planted::LostArrival => &[1],
             Planted::LostOutcome => &[1, 3, 6, 7],
             Planted::LyingSync => &[2],
-            Planted::UnwrittenOutcomes => &[3, 6],
+            Planted::LateOutcomes => &[3, 6],
             Planted::PrivateLimits => &[4],
             Planted::ForgottenDue => &[5],
             Planted::UnsyncedEvents => &[2, 6],

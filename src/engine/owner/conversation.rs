@@ -39,7 +39,7 @@ impl Owner {
                 if let Some(settings) = settings {
                     outgoing.session = Session::new(turn.now, settings);
                 }
-                self.after(turn, key);
+                self.touch(key);
             }
             Err(error) => {
                 self.dial_failed(turn, key, &error);
@@ -120,8 +120,11 @@ impl Owner {
         });
     }
 
-    /// A stalled send went on.
-    pub fn sent(&mut self, turn: &mut Turn<'_>, key: Key) {
+    /// Some of what was sent has left; if `all`, everything.
+    pub fn sent(&mut self, turn: &mut Turn<'_>, key: Key, all: bool) {
+        if all && let Some(outgoing) = self.outgoing.get_mut(key) {
+            outgoing.writing = false;
+        }
         self.with_session(turn, key, |session, now, _| session.sent(now, usize::MAX));
     }
 
@@ -146,7 +149,7 @@ impl Owner {
         if outgoing.session.deadline() <= turn.now.mono {
             self.with_session(turn, key, Session::timeout);
         } else {
-            self.after(turn, key);
+            self.touch(key);
         }
     }
 
@@ -167,7 +170,7 @@ impl Owner {
         act(&mut outgoing.session, turn.now, &mut events);
         self.handle_events(turn, key, &mut events);
         self.events = events;
-        self.after(turn, key);
+        self.touch(key);
     }
 
     pub(super) fn start(&mut self, turn: &mut Turn<'_>, key: Key, job: OpenJob) {
@@ -196,20 +199,37 @@ impl Owner {
         }
         self.handle_events(turn, key, &mut events);
         self.events = events;
-        self.after(turn, key);
+        self.touch(key);
+    }
+
+    /// The session may have something to send or another deadline: seen to at the end of the turn.
+    fn touch(&mut self, key: Key) {
+        if let Some(outgoing) = self.outgoing.get_mut(key)
+            && !core::mem::replace(&mut outgoing.touched, true)
+        {
+            self.touched.push(key);
+        }
     }
 
     /// Sends what the session has to say and sets its timer.
-    fn after(&mut self, turn: &mut Turn<'_>, key: Key) {
+    pub(super) fn send_output(&mut self, turn: &mut Turn<'_>, key: Key) {
         let Some(outgoing) = self.outgoing.get_mut(key) else {
             return;
         };
+        outgoing.touched = false;
         let conn = conn_id(key);
-        while let Some(piece) = outgoing.session.output() {
+        // What comes behind a large body is taken when that has left, so that a connection broken
+        // in its midst does not count as one that was sent the whole.
+        while !outgoing.writing
+            && let Some(piece) = outgoing.session.output()
+        {
             turn.common.stats.counters.sends += 1;
             turn.out.push(match piece {
                 Piece::Bytes(bytes) => Action::Send { conn, bytes },
-                Piece::Body(bytes) => Action::SendShared { conn, bytes },
+                Piece::Body(bytes) => {
+                    outgoing.writing = true;
+                    Action::SendShared { conn, bytes }
+                }
             });
         }
         if outgoing.open && outgoing.session.is_closed() {
@@ -268,6 +288,7 @@ impl Owner {
                     reach,
                 } => {
                     let possible_duplicate = reach == Reach::Whole;
+                    let reach = self.blame(key, stage, &reply, reach);
                     for token in undecided {
                         if reach == Reach::Unsent {
                             let entry = EntryId::from_bits(token.0);
@@ -300,6 +321,18 @@ impl Owner {
         if let Some(outgoing) = self.outgoing.get(key) {
             self.mark(outgoing.queue);
         }
+    }
+
+    /// A connection that had taken mail and is found dead at the next MAIL was closed by the host
+    /// while it was idle: no fault of the message, which costs it no attempt.
+    fn blame(&self, key: Key, stage: Stage, reply: &Reply, reach: Reach) -> Reach {
+        let stale = self.outgoing.get(key).is_some_and(|outgoing| {
+            reach == Reach::Part
+                && stage == Stage::MailFrom
+                && reply.internal
+                && outgoing.session.counts().delivered > 0
+        });
+        if stale { Reach::Unsent } else { reach }
     }
 
     fn ready(&mut self, key: Key) {

@@ -73,6 +73,9 @@ struct Outgoing {
     local: Option<IpAddr>,
     session: Session,
     open: bool,
+    /// A large body is being written; what follows it waits.
+    writing: bool,
+    touched: bool,
     /// The session is over; the surroundings still have to say that the connection is closed.
     over: bool,
     jobs: Vec<OpenJob>,
@@ -104,6 +107,8 @@ pub struct Owner {
     asking: Map<Question, Vec<QueueId>>,
     host_load: Map<IpAddr, u32>,
     dirty: VecDeque<QueueId>,
+    /// Connections whose session may have something to send.
+    touched: Vec<Key>,
     slot_waiters: Vec<QueueId>,
     /// Jobs whose body is on its way from their home.
     fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
@@ -130,6 +135,7 @@ impl Owner {
             asking: Map::default(),
             host_load: Map::default(),
             dirty: VecDeque::new(),
+            touched: Vec::new(),
             slot_waiters: Vec::new(),
             fetching: Map::default(),
             timers: TimerWheel::new(now.mono),
@@ -246,6 +252,10 @@ impl Owner {
                 self.pump(turn, queue);
             }
         }
+        // Only now, so that a body, the next envelope and further messages leave in one send.
+        while let Some(key) = self.touched.pop() {
+            self.send_output(turn, key);
+        }
     }
 
     /// A slot under a process-wide limit is free again.
@@ -322,7 +332,10 @@ impl Owner {
 
     /// Nothing is left for the engine to route, and no queue to look at.
     pub fn is_settled(&self) -> bool {
-        self.settled.is_empty() && self.fetches.is_empty() && self.dirty.is_empty()
+        self.settled.is_empty()
+            && self.fetches.is_empty()
+            && self.dirty.is_empty()
+            && self.touched.is_empty()
     }
 
     /// Nothing is under way on any connection.

@@ -283,6 +283,8 @@ impl Owner {
             local: None,
             session,
             open: false,
+            writing: false,
+            touched: false,
             over: false,
             jobs: Vec::new(),
             timer: None,

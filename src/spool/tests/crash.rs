@@ -29,6 +29,7 @@ fn run(seed: u64, plan: &Plan) -> World {
     let mut world = World::new(seed, 1);
     world.sync = plan.sync;
     world.lost_is_fine = plan.sync != SyncMode::Commit;
+    world.damage_is_fine = world.lost_is_fine || plan.faults.sync > 0;
     for _ in 0..6 {
         let count = shards(&mut world);
         world.boot(count);
@@ -146,7 +147,7 @@ fn whichever_operation_fails_the_spool_goes_on() {
     for nth in 1..60 {
         let mut world = World::new(nth, 1);
         world.disk.fail_in = Some(nth);
-        for _ in 0..60 {
+        for _ in 0..150 {
             world.store(3_000);
             world.settle(6);
             world.wait(20);

@@ -1,0 +1,627 @@
+//! The disk of the spool. It performs operations as their documentation asks, takes its time, and
+//! fails when told to. What processes read and what a power cut leaves are kept apart, sector by
+//! sector: a sector that was written and not synced may or may not be there afterwards, and one
+//! whose sync failed is not, although it reads well until then.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use crate::base::prng::Prng;
+use crate::log::Completion;
+use crate::log::DiskOp;
+use crate::log::Fault as DiskFault;
+use crate::log::OpId;
+use crate::log::SegmentFile;
+use crate::log::SegmentKind;
+use crate::sim::counts::Counts;
+use crate::sim::counts::Fault;
+use crate::sim::planted::Planted;
+use crate::spool::BodyAt;
+use crate::types::id::ShardId;
+
+const SECTOR_BYTES: usize = 512;
+
+/// How badly things stand. Chances are in parts of a thousand, per operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// No room for anything new.
+    pub full: bool,
+    pub write_fails: u64,
+    pub short_write: u64,
+    pub sync_fails: u64,
+    pub read_fails: u64,
+    /// Every operation takes this much longer at most, microseconds.
+    pub slower_us: u64,
+}
+
+type Sectors = BTreeMap<usize, Box<[u8; SECTOR_BYTES]>>;
+
+/// A file. `dirty` and `stale` hold what the disk has of sectors for which the cache has more.
+struct File {
+    inode: u64,
+    bytes: Vec<u8>,
+    dirty: Sectors,
+    /// The kernel believes these to be written, and they are not.
+    stale: Sectors,
+}
+
+impl File {
+    fn zeroed(inode: u64, bytes: usize) -> File {
+        File {
+            inode,
+            bytes: vec![0; bytes],
+            dirty: Sectors::new(),
+            stale: Sectors::new(),
+        }
+    }
+
+    fn range(&self, sector: usize) -> core::ops::Range<usize> {
+        sector * SECTOR_BYTES..((sector + 1) * SECTOR_BYTES).min(self.bytes.len())
+    }
+
+    fn write_sector(&mut self, sector: usize, at: usize, bytes: &[u8]) {
+        if !self.dirty.contains_key(&sector) {
+            let on_disk = match self.stale.remove(&sector) {
+                Some(on_disk) => on_disk,
+                None => {
+                    let mut on_disk = Box::new([0; SECTOR_BYTES]);
+                    let range = self.range(sector);
+                    on_disk[..range.len()].copy_from_slice(&self.bytes[range]);
+                    on_disk
+                }
+            };
+            self.dirty.insert(sector, on_disk);
+        }
+        let range = self.range(sector);
+        let from = at.max(range.start);
+        let to = (at + bytes.len()).min(range.end);
+        self.bytes[from..to].copy_from_slice(&bytes[from - at..to - at]);
+    }
+
+    fn sectors(at: usize, bytes: &[u8]) -> core::ops::Range<usize> {
+        at / SECTOR_BYTES..(at + bytes.len()).div_ceil(SECTOR_BYTES)
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        assert!(
+            at + bytes.len() <= self.bytes.len(),
+            "a write stays inside its segment"
+        );
+        for sector in File::sectors(at, bytes) {
+            self.write_sector(sector, at, bytes);
+        }
+    }
+
+    /// Some sectors of a write happen: the first ones, or any.
+    fn tear(&mut self, prng: &mut Prng, at: usize, bytes: &[u8]) {
+        let sectors = File::sectors(at, bytes);
+        let from_start = prng.chance(1, 2);
+        let limit = prng.below(sectors.len() as u64 + 1) as usize;
+        for (index, sector) in sectors.enumerate() {
+            let happens = if from_start {
+                index < limit
+            } else {
+                prng.chance(1, 2)
+            };
+            if happens {
+                self.write_sector(sector, at, bytes);
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        self.dirty.clear();
+    }
+
+    /// A sync that failed: some sectors got to disk, all count as clean from now on.
+    fn fail_sync(&mut self, prng: &mut Prng) {
+        for (sector, on_disk) in core::mem::take(&mut self.dirty) {
+            if prng.chance(1, 2) {
+                self.stale.insert(sector, on_disk);
+            }
+        }
+    }
+
+    /// Tells how many sectors were lost.
+    fn cut_power(&mut self, prng: &mut Prng) -> u64 {
+        let mut lost = core::mem::take(&mut self.stale);
+        for (sector, on_disk) in core::mem::take(&mut self.dirty) {
+            if prng.chance(1, 2) {
+                lost.insert(sector, on_disk);
+            }
+        }
+        for (sector, on_disk) in &lost {
+            let range = self.range(*sector);
+            let bytes = range.len();
+            self.bytes[range].copy_from_slice(&on_disk[..bytes]);
+        }
+        lost.len() as u64
+    }
+}
+
+struct Flight {
+    op: DiskOp,
+    began_us: u64,
+    /// For a read: the file that was open when it began.
+    inode: Option<u64>,
+}
+
+struct BodyRead {
+    at: BodyAt,
+    inode: Option<u64>,
+    began_us: u64,
+    then: Vec<u8>,
+}
+
+/// All segments of a spool, and the operations under way.
+pub struct Disk {
+    files: BTreeMap<SegmentFile, File>,
+    flights: BTreeMap<(usize, OpId), Flight>,
+    reads: BTreeMap<(usize, u64), BodyRead>,
+    /// When the last operation on each file ends: they come to pass in the order given.
+    busy_until: BTreeMap<SegmentFile, u64>,
+    inodes: u64,
+    prng: Prng,
+    planted: Option<Planted>,
+    pub trouble: Trouble,
+    /// The longest that an operation of the present process has taken, microseconds.
+    pub slowest_us: u64,
+}
+
+impl Disk {
+    pub fn new(seed: u64, planted: Option<Planted>) -> Disk {
+        Disk {
+            files: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            busy_until: BTreeMap::new(),
+            inodes: 0,
+            prng: Prng::stream(seed, "disk"),
+            planted,
+            trouble: Trouble::default(),
+            slowest_us: 0,
+        }
+    }
+
+    /// Folders that exist.
+    pub fn folders(&self) -> BTreeSet<ShardId> {
+        self.files.keys().map(|file| file.shard).collect()
+    }
+
+    pub fn list(&self, shard: ShardId) -> Vec<(SegmentFile, u64)> {
+        let mine = self.files.iter().filter(|(file, _)| file.shard == shard);
+        mine.map(|(file, it)| (*file, it.bytes.len() as u64))
+            .collect()
+    }
+
+    pub fn read(&self, file: SegmentFile, at: u64, bytes: usize) -> Result<Vec<u8>, DiskFault> {
+        let it = self.files.get(&file).ok_or(DiskFault::Io)?;
+        let at = at as usize;
+        let found = it.bytes.get(at..at + bytes).ok_or(DiskFault::Io)?;
+        Ok(found.to_vec())
+    }
+
+    /// Starts an operation; tells when it ends.
+    pub fn begin(&mut self, now_us: u64, shard: usize, op: DiskOp) -> u64 {
+        let (base, file) = match &op {
+            DiskOp::Commit { file, sync, .. } => (if *sync { 150 } else { 20 }, *file),
+            DiskOp::Sync { file, .. } => (150, *file),
+            DiskOp::Prepare { file, .. } => (2_000, *file),
+            DiskOp::Seal { file, .. } | DiskOp::Remove { file, .. } => (300, *file),
+            DiskOp::Rename { from, .. } => (300, *from),
+            DiskOp::Read { file, .. } => (100, *file),
+        };
+        let mut done = now_us + self.takes(base);
+        if self.planted == Some(Planted::LateOutcomes) && is_of_outcomes(&op) {
+            done += 20_000_000;
+        }
+        let busy = self.busy_until.entry(file).or_default();
+        done = done.max(*busy + 1);
+        *busy = done;
+        let inode = self.files.get(&file).map(|it| it.inode);
+        let flight = Flight {
+            op,
+            began_us: now_us,
+            inode,
+        };
+        let before = self.flights.insert((shard, flight.op.op()), flight);
+        assert!(before.is_none(), "an operation has a number of its own");
+        done
+    }
+
+    fn takes(&mut self, base_us: u64) -> u64 {
+        let slow = match self.prng.chance(1, 40) {
+            true => base_us * 20,
+            false => 0,
+        };
+        let slower = match self.trouble.slower_us {
+            0 => 0,
+            most => self.prng.below(most),
+        };
+        base_us + self.prng.below(base_us * 2) + slow + slower
+    }
+
+    /// The end of an operation: it happens now, or fails.
+    pub fn end(&mut self, now_us: u64, shard: usize, op: OpId, counts: &mut Counts) -> Completion {
+        let Some(flight) = self.flights.remove(&(shard, op)) else {
+            panic!("an operation ends once");
+        };
+        let is_late = self.planted == Some(Planted::LateOutcomes) && is_of_outcomes(&flight.op);
+        if !is_late {
+            self.slowest_us = self.slowest_us.max(now_us - flight.began_us);
+        }
+        let (result, buffer) = self.perform(flight.op, flight.inode, counts);
+        Completion { op, result, buffer }
+    }
+
+    fn perform(
+        &mut self,
+        op: DiskOp,
+        inode: Option<u64>,
+        counts: &mut Counts,
+    ) -> (Result<(), DiskFault>, Vec<u8>) {
+        match op {
+            DiskOp::Commit {
+                file,
+                offset,
+                bytes,
+                sync,
+                ..
+            } => {
+                let result = self.write_and_sync(file, offset as usize, &bytes, sync, counts);
+                (result, bytes)
+            }
+            DiskOp::Seal {
+                file,
+                offset,
+                bytes,
+                ..
+            } => {
+                let result = self.write_and_sync(file, offset as usize, &bytes, true, counts);
+                (result, bytes)
+            }
+            DiskOp::Sync { file, .. } => (self.sync(file, counts), Vec::new()),
+            DiskOp::Prepare {
+                file,
+                recycle,
+                header,
+                file_bytes,
+                ..
+            } => {
+                let result = self.try_prepare(file, recycle, &header, file_bytes, counts);
+                (result, header)
+            }
+            DiskOp::Rename { from, to, .. } => (self.rename(from, to), Vec::new()),
+            DiskOp::Remove { file, .. } => {
+                self.files.remove(&file);
+                (Ok(()), Vec::new())
+            }
+            DiskOp::Read { offset, bytes, .. } => {
+                match self.read_inode(inode, offset, bytes as usize, counts) {
+                    Ok(read) => (Ok(()), read),
+                    Err(fault) => (Err(fault), Vec::new()),
+                }
+            }
+        }
+    }
+
+    fn write_and_sync(
+        &mut self,
+        file: SegmentFile,
+        at: usize,
+        bytes: &[u8],
+        sync: bool,
+        counts: &mut Counts,
+    ) -> Result<(), DiskFault> {
+        let Some(it) = self.files.get_mut(&file) else {
+            return Err(DiskFault::Io);
+        };
+        let trouble = self.trouble;
+        let fails = [
+            (trouble.write_fails, Fault::WriteFails),
+            (trouble.short_write, Fault::ShortWrite),
+        ];
+        for (chance, fault) in fails {
+            if self.prng.chance(chance, 1_000) {
+                counts.fault(fault);
+                it.tear(&mut self.prng, at, bytes);
+                return Err(DiskFault::Io);
+            }
+        }
+        // Room was made when the segment was; a file system that copies may run out all the same.
+        if trouble.full && self.prng.chance(1, 4) {
+            counts.fault(Fault::DiskFull);
+            it.tear(&mut self.prng, at, bytes);
+            return Err(DiskFault::NoSpace);
+        }
+        it.write(at, bytes);
+        if sync { self.sync(file, counts) } else { Ok(()) }
+    }
+
+    fn sync(&mut self, file: SegmentFile, counts: &mut Counts) -> Result<(), DiskFault> {
+        let Some(it) = self.files.get_mut(&file) else {
+            return Err(DiskFault::Io);
+        };
+        if self.prng.chance(self.trouble.sync_fails, 1_000) {
+            counts.fault(Fault::SyncFails);
+            it.fail_sync(&mut self.prng);
+            return Err(DiskFault::Io);
+        }
+        if self.planted != Some(Planted::LyingSync) {
+            it.sync();
+        }
+        Ok(())
+    }
+
+    fn try_prepare(
+        &mut self,
+        file: SegmentFile,
+        recycle: Option<SegmentFile>,
+        header: &[u8],
+        file_bytes: u64,
+        counts: &mut Counts,
+    ) -> Result<(), DiskFault> {
+        if recycle.is_none() && self.trouble.full {
+            counts.fault(Fault::DiskFull);
+            self.partly_new(file, file_bytes);
+            return Err(DiskFault::NoSpace);
+        }
+        if self.prng.chance(self.trouble.write_fails, 1_000) {
+            counts.fault(Fault::WriteFails);
+            return Err(DiskFault::Io);
+        }
+        self.prepare(file, recycle, header, file_bytes)
+    }
+
+    fn prepare(
+        &mut self,
+        file: SegmentFile,
+        recycle: Option<SegmentFile>,
+        header: &[u8],
+        file_bytes: u64,
+    ) -> Result<(), DiskFault> {
+        let mut it = match recycle {
+            Some(from) => self.files.remove(&from).ok_or(DiskFault::Io)?,
+            None => {
+                self.files.remove(&file.with_kind(SegmentKind::New));
+                self.inodes += 1;
+                File::zeroed(self.inodes, file_bytes as usize)
+            }
+        };
+        it.write(0, header);
+        it.sync();
+        let before = self.files.insert(file, it);
+        assert!(before.is_none(), "no segment is made over another");
+        Ok(())
+    }
+
+    fn partly_new(&mut self, file: SegmentFile, file_bytes: u64) {
+        self.inodes += 1;
+        let bytes = self.prng.below(file_bytes) as usize;
+        let part = File::zeroed(self.inodes, bytes);
+        self.files.insert(file.with_kind(SegmentKind::New), part);
+    }
+
+    fn rename(&mut self, from: SegmentFile, to: SegmentFile) -> Result<(), DiskFault> {
+        let it = self.files.remove(&from).ok_or(DiskFault::Io)?;
+        let before = self.files.insert(to, it);
+        assert!(before.is_none(), "no segment is renamed over another");
+        Ok(())
+    }
+
+    fn read_inode(
+        &mut self,
+        inode: Option<u64>,
+        offset: u64,
+        bytes: usize,
+        counts: &mut Counts,
+    ) -> Result<Vec<u8>, DiskFault> {
+        if self.prng.chance(self.trouble.read_fails, 1_000) {
+            counts.fault(Fault::ReadFails);
+            return Err(DiskFault::Io);
+        }
+        let open = |it: &&File| Some(it.inode) == inode;
+        let it = self.files.values().find(open).ok_or(DiskFault::Io)?;
+        let at = offset as usize;
+        let found = it.bytes.get(at..at + bytes).ok_or(DiskFault::Io)?;
+        Ok(found.to_vec())
+    }
+
+    /// Starts to read a body; tells when that ends.
+    pub fn begin_read(&mut self, now_us: u64, shard: usize, read: u64, at: BodyAt) -> u64 {
+        let done = now_us + self.takes(100);
+        let then = self.read(at.file, at.offset, at.bytes as usize);
+        let body_read = BodyRead {
+            at,
+            inode: self.files.get(&at.file).map(|it| it.inode),
+            began_us: now_us,
+            then: then.unwrap_or_default(),
+        };
+        let before = self.reads.insert((shard, read), body_read);
+        assert!(before.is_none(), "a read has a number of its own");
+        done
+    }
+
+    /// A file that was removed or renamed meanwhile is still the one that was opened.
+    pub fn end_read(
+        &mut self,
+        now_us: u64,
+        shard: usize,
+        read: u64,
+        counts: &mut Counts,
+    ) -> Result<Vec<u8>, DiskFault> {
+        let Some(body_read) = self.reads.remove(&(shard, read)) else {
+            panic!("a read ends once");
+        };
+        let BodyRead {
+            at,
+            inode,
+            began_us,
+            then,
+        } = body_read;
+        self.slowest_us = self.slowest_us.max(now_us - began_us);
+        let is_there = self.files.values().any(|it| Some(it.inode) == inode);
+        if inode.is_some() && !is_there {
+            return Ok(then);
+        }
+        self.read_inode(inode, at.offset, at.bytes as usize, counts)
+    }
+
+    /// The process is gone. What was under way has happened in part or not at all; with `power`
+    /// the machine went too, and with it what was not synced.
+    pub fn crash(&mut self, now_us: u64, power: bool, counts: &mut Counts) {
+        for (_, flight) in core::mem::take(&mut self.flights) {
+            let is_late = self.planted == Some(Planted::LateOutcomes) && is_of_outcomes(&flight.op);
+            if is_late {
+                continue;
+            }
+            self.slowest_us = self.slowest_us.max(now_us - flight.began_us);
+            counts.fault(Fault::OperationCut);
+            self.partly(flight.op, counts);
+        }
+        self.reads.clear();
+        self.busy_until.clear();
+        if power {
+            for it in self.files.values_mut() {
+                let lost = it.cut_power(&mut self.prng);
+                counts.faults[Fault::SectorLost as usize] += lost;
+            }
+        }
+    }
+
+    /// What a start does first.
+    pub fn remove_new(&mut self) {
+        self.files.retain(|file, _| file.kind != SegmentKind::New);
+    }
+
+    /// What may be left of an operation that was cut short.
+    fn partly(&mut self, op: DiskOp, counts: &mut Counts) {
+        let whole = self.prng.chance(1, 2);
+        match op {
+            DiskOp::Commit {
+                file,
+                offset,
+                bytes,
+                ..
+            }
+            | DiskOp::Seal {
+                file,
+                offset,
+                bytes,
+                ..
+            } => {
+                let Some(it) = self.files.get_mut(&file) else {
+                    return;
+                };
+                counts.fault(Fault::WriteTorn);
+                it.tear(&mut self.prng, offset as usize, &bytes);
+            }
+            DiskOp::Prepare {
+                file,
+                recycle,
+                header,
+                file_bytes,
+                ..
+            } => match recycle {
+                _ if whole => drop(self.prepare(file, recycle, &header, file_bytes)),
+                Some(from) => {
+                    if let Some(it) = self.files.get_mut(&from) {
+                        it.tear(&mut self.prng, 0, &header);
+                    }
+                }
+                None => self.partly_new(file, file_bytes),
+            },
+            DiskOp::Rename { from, to, .. } if whole => drop(self.rename(from, to)),
+            DiskOp::Remove { file, .. } if whole => drop(self.files.remove(&file)),
+            DiskOp::Rename { .. }
+            | DiskOp::Remove { .. }
+            | DiskOp::Sync { .. }
+            | DiskOp::Read { .. } => {}
+        }
+    }
+}
+
+/// Every simulated message carries this header field, and a commit without it holds none.
+pub const MESSAGE_MARK: &[u8] = b"X-Simulated: ";
+
+fn is_of_outcomes(op: &DiskOp) -> bool {
+    match op {
+        DiskOp::Commit { bytes, .. } => memchr::memmem::find(bytes, MESSAGE_MARK).is_none(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 16_384;
+
+    fn run(disk: &mut Disk, op: DiskOp) -> Completion {
+        let number = op.op();
+        let done = disk.begin(0, 0, op);
+        disk.end(done, 0, number, &mut Counts::default())
+    }
+
+    fn prepared(planted: Option<Planted>) -> (Disk, SegmentFile) {
+        let mut disk = Disk::new(7, planted);
+        let file = SegmentFile::live(ShardId(0), 1);
+        let made = run(
+            &mut disk,
+            DiskOp::Prepare {
+                op: OpId(1),
+                file,
+                recycle: None,
+                header: vec![1; 512],
+                file_bytes: BYTES,
+            },
+        );
+        assert_eq!((made.result, made.buffer.len()), (Ok(()), 512));
+        (disk, file)
+    }
+
+    fn commit(disk: &mut Disk, file: SegmentFile, sync: bool) -> Completion {
+        run(
+            disk,
+            DiskOp::Commit {
+                op: OpId(2),
+                file,
+                offset: 512,
+                bytes: vec![7; 4_096],
+                sync,
+            },
+        )
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+        for (sync, planted, survives) in [
+            (true, None, true),
+            (false, None, false),
+            (true, Some(Planted::LyingSync), false),
+        ] {
+            let (mut disk, file) = prepared(planted);
+            assert_eq!(commit(&mut disk, file, sync).result, Ok(()));
+            disk.crash(9, false, &mut Counts::default());
+            assert_eq!(disk.read(file, 512, 4_096), Ok(vec![7; 4_096]), "killed");
+            disk.crash(9, true, &mut Counts::default());
+            let left = disk.read(file, 512, 4_096).expect("the file is there");
+            assert_eq!(left == vec![7; 4_096], survives);
+            let header = disk.read(file, 0, 512);
+            assert_eq!(header, Ok(vec![1; 512]), "headers are synced with the file");
+        }
+    }
+
+    #[test]
+    fn a_sector_whose_sync_failed_reads_well_until_the_power_cut() {
+        let (mut disk, file) = prepared(None);
+        disk.trouble.sync_fails = 1_000;
+        assert_eq!(commit(&mut disk, file, true).result, Err(DiskFault::Io));
+        disk.trouble.sync_fails = 0;
+        let again = DiskOp::Sync { op: OpId(3), file };
+        assert_eq!(run(&mut disk, again).result, Ok(()), "the second sync lies");
+        assert_eq!(disk.read(file, 512, 4_096), Ok(vec![7; 4_096]));
+        disk.crash(9, true, &mut Counts::default());
+        assert_ne!(disk.read(file, 512, 4_096), Ok(vec![7; 4_096]));
+    }
+}
