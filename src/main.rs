@@ -20,6 +20,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(cli::serve::ServeArgs),
+    Status(cli::status::StatusArgs),
+    Queue(cli::queue::QueueArgs),
+    Why(cli::why::WhyArgs),
+    Trace(cli::trace::TraceArgs),
+    Changes(cli::changes::ChangesArgs),
+    Reload(cli::reload::ReloadArgs),
     Check(cli::config::CheckArgs),
     #[command(subcommand)]
     Config(cli::config::ConfigCommand),
@@ -28,6 +34,12 @@ enum Command {
 fn main() {
     exit(match Arguments::parse().command {
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Status(args) => cli::status::run(&args).into(),
+        Command::Queue(args) => cli::queue::run(&args).into(),
+        Command::Why(args) => cli::why::run(&args).into(),
+        Command::Trace(args) => cli::trace::run(&args).into(),
+        Command::Changes(args) => cli::changes::run(&args).into(),
+        Command::Reload(args) => cli::reload::run(&args).into(),
         Command::Check(args) => {
             let environment = cli::config::detect_environment();
             let mut out = std::io::stdout().lock();

@@ -20,6 +20,7 @@ impl Prng {
         Prng::new(seed ^ hash_bytes(concern.as_bytes()))
     }
 
+    #[allow(clippy::should_implement_trait)] // Endless, and never nothing: no iterator.
     pub fn next(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);

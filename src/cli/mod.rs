@@ -1,5 +1,13 @@
 //! The commands. Each has its arguments as a clap struct and a function that gives the exit code.
 
+pub mod changes;
+pub mod client;
 pub mod config;
+pub mod output;
 pub mod process;
+pub mod queue;
+pub mod reload;
 pub mod serve;
+pub mod status;
+pub mod trace;
+pub mod why;

@@ -40,6 +40,8 @@ impl Engine {
         counters.spool_commit_bytes = spool.log.commit_bytes;
         counters.compacted_messages = spool.moved_messages;
         counters.events_written = hose.events_written;
+        counters.events_lost = hose.events_lost;
+        counters.event_log_failures = hose.failures;
         let gauges = &mut stats.gauges;
         self.owner.gauges(now, gauges);
         gauges.sessions_in = self.reception.len() as u64;
@@ -47,6 +49,8 @@ impl Engine {
         gauges.spool_segments = spool.segments_used + spool.segments_free;
         gauges.spool_bytes = spool.used_bytes;
         gauges.spool_live_bytes = spool.live_bytes;
+        gauges.event_log_bytes = hose.file_bytes;
+        gauges.event_log_backlog_bytes = hose.backlog_bytes;
         gauges.commits_pending = self.home.commits_pending();
         gauges.config_generation = self.common.generation.number;
         gauges.spool_stopped = self.home.is_stopped();

@@ -41,6 +41,8 @@ const MOVES_MAX: usize = 64;
 const MOVE_BYTES_MAX: u64 = 4 << 20;
 /// Entries looked at per poll while searching for those of a segment.
 const SCAN_SLICE: usize = 4_096;
+/// Between looks for a segment worth emptying, which cost time in proportion to their number.
+const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// Between slices, and when the log is busy, traffic goes first for this long.
 const YIELD: Duration = Duration::from_millis(1);
 
@@ -67,6 +69,8 @@ pub(super) struct Compaction {
     /// Could not be read; left alone until they are settled.
     unreadable: Set<BatchId>,
     again_at: Option<Mono>,
+    /// No look for another segment before this.
+    look_at: Mono,
     pub moved_messages: u64,
 }
 
@@ -132,7 +136,7 @@ impl Spool {
         if self.writer.admission().is_err() {
             return None;
         }
-        let victim = self.victim()?;
+        let victim = self.victim(now)?;
         let Some(batch) = self.next_of(now, victim) else {
             return None;
         };
@@ -154,7 +158,7 @@ impl Spool {
 
     /// The segment to empty: one of a shard that no longer exists, else the oldest if too much
     /// space is used or it is nearly empty.
-    fn victim(&mut self) -> Option<SegmentId> {
+    fn victim(&mut self, now: Now) -> Option<SegmentId> {
         let shard = self.config.log.shard;
         let writer = &self.writer;
         let foreign = |it: &Segment| it.file.shard != shard;
@@ -166,24 +170,46 @@ impl Spool {
             }
             self.compaction.victim = None;
         }
-        let crowded = self.segments.len() > QUIET_SEGMENTS
-            && self.segments.used_bytes() > 2 * self.segments.live_bytes();
-        let used = self.segments.len();
-        let sparse =
-            |it: &Segment| used > QUIET_SEGMENTS && it.live_bytes < it.file_bytes / SPARSE_PARTS;
-        let oldest = self
-            .segments
-            .iter()
-            .find(|(_, it)| it.live_messages > 0 && !it.stuck);
-        let oldest = oldest.filter(|(_, it)| closed(it) && (crowded || sparse(it)));
+        if self.compaction.look_at > now.mono {
+            return None;
+        }
         let adopted = self
             .segments
             .iter()
             .find(|(_, it)| foreign(it) && eligible(it));
-        let victim = adopted.or(oldest).map(|(id, _)| id);
-        self.compaction.victim = victim;
+        let found = adopted.or_else(|| self.crowding()).map(|(id, _)| id);
+        self.compaction.victim = found;
         self.compaction.cursor = 0;
-        victim
+        if found.is_none() {
+            let again = now.mono + LOOK_DELAY;
+            self.compaction.look_at = again;
+            let crowded = self.segments.used_bytes() > self.space_bound();
+            self.compaction.again_at = crowded.then_some(again);
+        }
+        found
+    }
+
+    /// Twice what lives, and room for what is being written and reclaimed: moving everything
+    /// always gets below it, so this comes to an end.
+    fn space_bound(&self) -> u64 {
+        let room = (QUIET_SEGMENTS as u64 - 1) * self.config.log.segment_bytes;
+        2 * self.segments.live_bytes() + room
+    }
+
+    /// The oldest segment with anything alive, if that is little or much space is used in all.
+    fn crowding(&self) -> Option<(SegmentId, &Segment)> {
+        if self.segments.len() <= QUIET_SEGMENTS {
+            return None;
+        }
+        let bound = self.space_bound();
+        let crowded = self.segments.used_bytes() > bound
+            && self.segments.movable_bytes(self.told_events()) > bound;
+        let sparse = |it: &Segment| it.live_bytes < it.file_bytes / SPARSE_PARTS;
+        let oldest = self
+            .segments
+            .iter()
+            .find(|(_, it)| it.live_messages > 0 && !it.stuck);
+        oldest.filter(|(_, it)| !self.writer.uses(it.file) && (crowded || sparse(it)))
     }
 
     /// The next message of the segment that is not yet on its way.

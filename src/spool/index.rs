@@ -234,6 +234,23 @@ impl Segments {
         self.used_bytes
     }
 
+    /// Bytes of the segments that compaction may do something about: not those that are empty
+    /// but wait for the event log or a restart, nor what waits for them.
+    pub fn movable_bytes(&self, events: EventSeq) -> u64 {
+        let mut stuck = BTreeSet::new();
+        let mut bytes = 0;
+        for (id, segment) in &self.by_id {
+            let waits = segment.held || segment.events > events;
+            let behind = segment.refers.iter().any(|it| stuck.contains(it));
+            if segment.live_messages == 0 && (waits || behind) {
+                stuck.insert(*id);
+            } else {
+                bytes += segment.file_bytes;
+            }
+        }
+        bytes
+    }
+
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (SegmentId, &Segment)> {
         self.by_id.iter().map(|(id, segment)| (*id, segment))
@@ -266,6 +283,7 @@ impl Segments {
     /// `from` holds a record about a message that lies in `to`.
     pub fn refer(&mut self, from: SegmentId, to: SegmentId) {
         if from != to && self.by_id.contains_key(&to) {
+            debug_assert!(to < from, "records are about older ones");
             let Some(segment) = self.by_id.get_mut(&from) else {
                 return;
             };

@@ -258,8 +258,8 @@ pub struct Recovery {
     folders: BTreeMap<ShardId, Folder>,
     segments: Vec<SegmentFact>,
     messages: Map<BatchId, Found>,
-    /// Other copies than the best: which segment has one.
-    copies: Vec<(BatchId, usize)>,
+    /// Other copies than the best, and which segments they are in.
+    copies: Vec<(BatchId, Key, usize)>,
     outcomes: Vec<OutcomeFact>,
     receptions: Vec<(EventSeq, usize, BatchId)>,
     events: Vec<(EventSeq, usize, Outcome)>,
@@ -470,10 +470,10 @@ impl Recovery {
                 self.messages.insert(head.batch, found);
             }
             Some(best) if best.key < found.key => {
-                self.copies.push((head.batch, best.segment));
+                self.copies.push((head.batch, best.key, best.segment));
                 *best = found;
             }
-            Some(_) => self.copies.push((head.batch, segment)),
+            Some(_) => self.copies.push((head.batch, found.key, segment)),
         }
         true
     }
@@ -621,28 +621,32 @@ impl Recovery {
         }
     }
 
-    /// Which segments hold records about messages of which others.
+    /// Which segments hold records about messages of which others. A copy that was written after an
+    /// outcome knows of it, and does not need it.
     fn links(&self) -> BTreeSet<(usize, usize)> {
-        let mut copies: Map<BatchId, Vec<usize>> = Map::default();
-        for (batch, segment) in &self.copies {
-            copies.entry(*batch).or_default().push(*segment);
+        let mut copies: Map<BatchId, Vec<(Key, usize)>> = Map::default();
+        for (batch, key, segment) in &self.copies {
+            copies.entry(*batch).or_default().push((*key, *segment));
         }
         let mut links = BTreeSet::new();
-        for outcome in &self.outcomes {
-            let batch = outcome.head.message.batch;
-            let best = self.messages.get(&batch).map(|found| found.segment);
+        for OutcomeFact { key, segment, head } in &self.outcomes {
+            let batch = head.message.batch;
+            let best = self
+                .messages
+                .get(&batch)
+                .map(|found| (found.key, found.segment));
             let others = copies.get(&batch).into_iter().flatten().copied();
-            links.extend(
-                best.into_iter()
-                    .chain(others)
-                    .map(|to| (outcome.segment, to)),
-            );
+            let older = best
+                .into_iter()
+                .chain(others)
+                .filter(|(copy, _)| copy < key);
+            links.extend(older.map(|(_, to)| (*segment, to)));
         }
         for (batch, others) in &copies {
             let Some(best) = self.messages.get(batch) else {
                 continue;
             };
-            links.extend(others.iter().map(|to| (best.segment, *to)));
+            links.extend(others.iter().map(|(_, to)| (best.segment, *to)));
         }
         links.retain(|(from, to)| from != to);
         links

@@ -1,6 +1,7 @@
 //! The home of one shard's messages.
 
 use core::ops::Range;
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use super::recovery::Home;
 
 /// Outcomes kept in memory while the disk fails; beyond it they are dropped and counted.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Between looks for segments to reclaim, which cost time in proportion to their number.
+const RECLAIM_DELAY: Duration = Duration::from_millis(10);
 /// Segments that only outcomes may still use, so that a full spool can empty itself.
 const SEGMENTS_RESERVED: u32 = 2;
 
@@ -202,6 +205,7 @@ pub struct Spool {
     backlog: Backlog,
     /// Something has happened that may let a segment be reclaimed.
     reclaim_due: bool,
+    reclaim_at: Mono,
     reclaimed_segments: u64,
     noted_segment: u64,
 }
@@ -234,6 +238,7 @@ impl Spool {
             durable: CommitId(0),
             backlog: Backlog::default(),
             reclaim_due: true,
+            reclaim_at: Mono(0),
             reclaimed_segments: 0,
             noted_segment: 0,
         }
@@ -386,7 +391,7 @@ impl Spool {
         if op.is_some() {
             return op;
         }
-        self.reclaim();
+        self.reclaim(now);
         self.writer.poll(now).or_else(|| self.poll_compaction(now))
     }
 
@@ -424,7 +429,13 @@ impl Spool {
 
     /// When to poll again although nothing has happened.
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let wakeups = [self.writer.next_wakeup(), self.compaction.next_wakeup()];
+        let reclaim = self.reclaim_due && self.backlog.payloads.is_empty();
+        let reclaim = reclaim.then_some(self.reclaim_at);
+        let wakeups = [
+            self.writer.next_wakeup(),
+            self.compaction.next_wakeup(),
+            reclaim,
+        ];
         wakeups.into_iter().flatten().min()
     }
 
@@ -522,6 +533,10 @@ impl Spool {
         }
     }
 
+    pub(super) fn told_events(&self) -> EventSeq {
+        self.events_durable
+    }
+
     fn mark_events(&mut self, now: Now) {
         if self.events_durable <= self.events_marked {
             return;
@@ -540,12 +555,14 @@ impl Spool {
         }
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, now: Now) {
         // While outcomes wait in memory nobody knows yet which segments they will refer to.
-        if !self.reclaim_due || !self.backlog.payloads.is_empty() {
+        let waits = self.reclaim_at > now.mono || !self.backlog.payloads.is_empty();
+        if !self.reclaim_due || waits {
             return;
         }
         self.reclaim_due = false;
+        self.reclaim_at = now.mono + RECLAIM_DELAY;
         let writer = &self.writer;
         let moving = self.compaction.destinations();
         let in_use = |file: &SegmentFile| writer.uses(*file) || moving.contains(file);

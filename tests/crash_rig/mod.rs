@@ -45,7 +45,7 @@ const ACKNOWLEDGED_MAX: u64 = 1_500;
 /// What a rig is to be like.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Where the spool is; none: in the folder of the rig.
+    /// `Spool_Sync` of the engine.
     pub sync: &'static str,
     /// Nothing is delivered before the last life.
     pub held: bool,
@@ -126,10 +126,10 @@ impl Rig {
         }
     }
 
-    /// The next moment of death: one in six while the engine is still starting, the others under
-    /// load, soon after the start as well as long after.
+    /// The next moment of death: one in six while the engine is still starting, but never the
+    /// first; the others under load, soon after the start as well as long after.
     pub fn moment(&mut self) -> Moment {
-        if self.prng.below(6) == 0 {
+        if self.prng.below(6) == 0 && !self.deaths_us.is_empty() {
             return Moment::Starting(Duration::from_millis(self.prng.below(START_MS_MAX)));
         }
         let magnitude = self.prng.between(1, u64::from(ACKNOWLEDGED_MAX.ilog2()));

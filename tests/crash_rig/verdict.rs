@@ -21,6 +21,9 @@ pub const OUTCOME_LAG_US_MAX: u64 = 50_000;
 /// What that commit itself may take on a machine whose disk has other work.
 pub const COMMIT_US_ALLOWED: u64 = 450_000;
 
+/// How long the receiving host may still be reading what a dead engine had sent.
+const IN_FLIGHT_US_MAX: u64 = 100_000;
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Verdict {
@@ -51,9 +54,10 @@ impl Verdict {
     fn explain(&mut self, arrivals: &BTreeMap<(BlastId, String), Vec<u64>>, deaths_us: &[u64]) {
         for ((id, recipient), times) in arrivals {
             for pair in times.windows(2) {
-                let death = deaths_us.partition_point(|death| *death < pair[0]);
+                let oldest = pair[0].saturating_sub(IN_FLIGHT_US_MAX);
+                let death = deaths_us.partition_point(|death| *death < oldest);
                 match deaths_us.get(death).filter(|death| **death <= pair[1]) {
-                    Some(death) => self.forgotten_us.push(death - pair[0]),
+                    Some(death) => self.forgotten_us.push(death.saturating_sub(pair[0])),
                     None => self.unexplained.push(format!("{id} to {recipient}")),
                 }
             }

@@ -1,0 +1,7 @@
+pub mod counts;
+mod disk;
+mod event_disk;
+mod net;
+pub mod planted;
+mod scenario;
+mod schedule;

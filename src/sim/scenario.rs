@@ -1,0 +1,605 @@
+//! What a seed stands for: how many shards, which config, which domains and hosts, how much mail,
+//! and what goes wrong when. All of it is drawn before the run begins.
+//!
+//! Each concern is left alone in some seeds, so that no trouble hides another for good.
+
+use core::fmt::Write;
+use core::net::IpAddr;
+use core::net::Ipv4Addr;
+
+use crate::base::prng::Prng;
+use crate::sim::disk;
+use crate::sim::event_disk;
+
+/// The first recipients accepted from a run are at least so many.
+pub const MESSAGES_MIN: u64 = 200;
+
+pub const SECOND: u64 = 1_000_000;
+
+/// Mail for these places is refused by the config, whatever DNS says.
+const PROHIBITED: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
+
+/// Which concerns cause trouble in this seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Concerns {
+    pub crashes: bool,
+    pub disk: bool,
+    pub events: bool,
+    pub net: bool,
+    pub hosts: bool,
+    pub dns: bool,
+    pub clock: bool,
+    pub reloads: bool,
+    pub clients: bool,
+    pub pressure: bool,
+}
+
+/// What a name server says about a domain.
+#[derive(Clone, Debug)]
+pub enum Zone {
+    /// Preference and host.
+    Mx(Vec<(u16, usize)>),
+    Own(usize),
+    NullMx,
+    NoName,
+    NoData,
+    /// Leads only to where mail must not go.
+    Prohibited,
+}
+
+#[derive(Clone, Debug)]
+pub struct Domain {
+    pub name: String,
+    pub zone: Zone,
+    pub ttl_s: u32,
+}
+
+/// How a host behaves while it may, in parts of a thousand of the occasions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manners {
+    pub busy: u64,
+    pub refuses_session: u64,
+    pub without_ehlo: u64,
+    pub defers: u64,
+    pub rejects: u64,
+    pub greylists: bool,
+    pub drops_reply: u64,
+    pub closes_in_data: u64,
+    /// Thinks up to so long before a reply, microseconds.
+    pub thinks_us: u64,
+    /// Connections at a time; more get a 421.
+    pub connections_max: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    pub name: String,
+    pub address: IpAddr,
+    pub pipelining: bool,
+    pub chunking: bool,
+    pub size: bool,
+    pub eight_bit: bool,
+    pub manners: Manners,
+}
+
+/// Limits of the config that the checks compare with. The same in every generation of a run.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub outgoing: u64,
+    /// Of the first host, and of the second by its name.
+    pub per_host: [u64; 2],
+    pub per_queue: u64,
+    pub recipients_per_batch: u64,
+    pub deliveries_per_connection: u64,
+    pub sessions: u64,
+    pub sessions_per_listen: u64,
+    pub sessions_per_peer: u64,
+    pub resident_messages: u64,
+    /// Shortest of all generations, seconds.
+    pub retry_s: u64,
+    pub retry_max_s: u64,
+    /// Longest of all generations, seconds.
+    pub expiration_s: u64,
+}
+
+/// Something that happens at a moment of the run.
+#[derive(Clone, Copy, Debug)]
+pub enum Happening {
+    Crash { power: bool },
+    Restart,
+    Reload,
+    /// Seconds.
+    WallJumps(i64),
+    Disk(disk::Trouble),
+    Events(event_disk::Trouble),
+    FreeSpaceShort(bool),
+    MemoryShort(bool),
+    DnsFails(bool),
+    DnsChanges,
+    SlowMesh(bool),
+    /// From now on nothing goes wrong any more.
+    Calm,
+}
+
+/// One binding of the config.
+#[derive(Clone, Debug)]
+pub struct BindingPlan {
+    pub name: String,
+    pub address: IpAddr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub shards: usize,
+    /// The number of shards is drawn again at every start.
+    pub shards_vary: bool,
+    pub concerns: Concerns,
+    pub segment_bytes: u64,
+    pub segments_max: u32,
+    pub gather_bytes_max: usize,
+    /// `Spool_Sync = interval`: only what kills the process, not what takes the machine, is survived.
+    pub sync_interval: bool,
+    pub event_file_bytes: u64,
+    pub limits: Limits,
+    pub bindings: Vec<BindingPlan>,
+    pub domains: Vec<Domain>,
+    pub hosts: Vec<HostPlan>,
+    pub clients: usize,
+    pub messages: u64,
+    pub happenings: Vec<(u64, Happening)>,
+    pub calm_us: u64,
+    options: Options,
+}
+
+/// Options that have no limit to check.
+#[derive(Clone, Debug)]
+struct Options {
+    max_retries: String,
+    /// Expiration in the first generation, seconds.
+    expiration_s: u64,
+    retry_s: u64,
+    host_rest_s: u64,
+    mx_failures: u64,
+    connect_s: u64,
+    reply_s: u64,
+    body_s: u64,
+    idle_s: u64,
+    resident_per_queue: i64,
+    drop_body_after: u64,
+    chunking: bool,
+    pipelining: bool,
+    eight_bit: &'static str,
+    aggressive: bool,
+    grouped: bool,
+}
+
+impl Scenario {
+    pub fn draw(seed: u64) -> Scenario {
+        let prng = &mut Prng::stream(seed, "scenario");
+        let on = |prng: &mut Prng| prng.chance(3, 5);
+        let concerns = Concerns {
+            crashes: on(prng),
+            disk: on(prng),
+            events: on(prng),
+            net: on(prng),
+            hosts: prng.chance(4, 5),
+            dns: on(prng),
+            clock: prng.chance(1, 4),
+            reloads: on(prng),
+            clients: on(prng),
+            pressure: on(prng),
+        };
+        let hosts = draw_hosts(prng, concerns.hosts);
+        let domains = draw_domains(prng, hosts.len());
+        let calm_us = prng.between(60, 150) * SECOND;
+        let options = draw_options(prng);
+        let limits = draw_limits(prng, &options);
+        let sync_interval = prng.chance(1, 12);
+        let bindings = prng.between(1, 3);
+        let binding = |number| BindingPlan {
+            name: format!("b{number}"),
+            address: IpAddr::V4(Ipv4Addr::new(127, 0, 2, number as u8)),
+        };
+        Scenario {
+            shards: prng.between(1, 4) as usize,
+            shards_vary: prng.chance(1, 2),
+            segment_bytes: *prng.pick(&[65_536, 131_072, 262_144]),
+            segments_max: *prng.pick(&[8, 16, 64]),
+            gather_bytes_max: *prng.pick(&[50_000, 1 << 20]),
+            sync_interval,
+            event_file_bytes: *prng.pick(&[8_192, 65_536, 1 << 20]),
+            bindings: (1..=bindings).map(binding).collect(),
+            clients: prng.between(3, 8) as usize,
+            messages: MESSAGES_MIN + prng.below(80),
+            happenings: draw_happenings(prng, concerns, calm_us, !sync_interval),
+            concerns,
+            limits,
+            domains,
+            hosts,
+            calm_us,
+            options,
+        }
+    }
+
+    /// The config file of a generation. The first and the last are the same.
+    pub fn config(&self, shards: usize, generation: u64, prng: &mut Prng) -> String {
+        let mut text = String::new();
+        self.write_options(&mut text, shards, generation, prng);
+        self.write_senders(&mut text);
+        let limits = &self.limits;
+        let _ = write!(
+            text,
+            "ESMTP_Listener {{\n Listen \"127.0.0.1:2525\" {{\n  Relay_Hosts = ( \"127.0.0.0/8\" )\n  \
+             Listener_Sessions = {}\n  Max_Connections_Per_Peer = {}\n  \
+             Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"40K\"\n  \
+             Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
+            limits.sessions_per_listen, limits.sessions_per_peer,
+        );
+        for (host, limit) in self.hosts.iter().zip(limits.per_host) {
+            let by_name = host.name == self.hosts[1 % self.hosts.len()].name;
+            let name = match by_name {
+                true => host.name.clone(),
+                false => host.address.to_string(),
+            };
+            let _ = writeln!(text, "host \"{name}\" {{ Max_Outbound_Connections = {limit} }}");
+        }
+        text
+    }
+
+    fn write_options(&self, text: &mut String, shards: usize, generation: u64, prng: &mut Prng) {
+        let (options, limits) = (&self.options, &self.limits);
+        let first = generation == 0;
+        let varied = |prng: &mut Prng, first_value: u64, low: u64, high: u64| match first {
+            true => first_value,
+            false => prng.between(low, high),
+        };
+        let retry = varied(prng, options.retry_s, limits.retry_s, limits.retry_s * 3);
+        let expiration = varied(
+            prng,
+            options.expiration_s,
+            limits.expiration_s / 4 + 1,
+            limits.expiration_s,
+        );
+        let suspended = !first && prng.chance(1, 4);
+        let yes = |flag: bool| if flag { "true" } else { "false" };
+        let lines = [
+            ("Spoolbase", "\"/simulated\"".to_string()),
+            ("Shards", shards.to_string()),
+            ("Memory_Limit", "\"64M\"".to_string()),
+            ("Memory_Goal", "90".to_string()),
+            ("Min_Free_Space", "\"1M\"".to_string()),
+            ("Flight_Recorder_Size", "\"64K\"".to_string()),
+            (
+                "Max_Resident_Messages",
+                limits.resident_messages.to_string(),
+            ),
+            (
+                "Max_Resident_Active_Queue",
+                options.resident_per_queue.to_string(),
+            ),
+            (
+                "Drop_Body_After_Trans_Fail",
+                options.drop_body_after.to_string(),
+            ),
+            (
+                "Server_Max_Outbound_Connections",
+                limits.outgoing.to_string(),
+            ),
+            ("Service_Sessions", limits.sessions.to_string()),
+            ("Max_Outbound_Connections", limits.per_queue.to_string()),
+            (
+                "Max_Deliveries_Per_Connection",
+                limits.deliveries_per_connection.to_string(),
+            ),
+            (
+                "Max_Recipients_Per_Batch",
+                limits.recipients_per_batch.to_string(),
+            ),
+            ("Retry_Interval", retry.to_string()),
+            ("Max_Retry_Interval", limits.retry_max_s.to_string()),
+            ("Max_Retries", options.max_retries.clone()),
+            ("Message_Expiration", expiration.to_string()),
+            ("Suspend_Delivery", yes(suspended).to_string()),
+            ("Host_Failure_Retry", options.host_rest_s.to_string()),
+            ("MX_Failures_To_Delay", options.mx_failures.to_string()),
+            ("Connect_Timeout", options.connect_s.to_string()),
+            ("Ehlo_Timeout", options.reply_s.to_string()),
+            ("Mailfrom_Timeout", options.reply_s.to_string()),
+            ("Rcptto_Timeout", options.reply_s.to_string()),
+            ("Data_Timeout", options.reply_s.to_string()),
+            ("Body_Timeout", options.body_s.to_string()),
+            ("Rset_Timeout", options.reply_s.to_string()),
+            ("Idle_Timeout", options.idle_s.to_string()),
+            ("Use_Chunking", yes(options.chunking).to_string()),
+            ("Use_Pipelining", yes(options.pipelining).to_string()),
+            (
+                "Outbound_8bit_Policy",
+                format!("\"{}\"", options.eight_bit),
+            ),
+            (
+                "Connection_Allocation_Aggressiveness",
+                match options.aggressive {
+                    true => "\"high\"".to_string(),
+                    false => "\"normal\"".to_string(),
+                },
+            ),
+            ("Prohibited_Hosts", format!("( \"{PROHIBITED}\" )")),
+        ];
+        for (name, value) in lines {
+            let _ = writeln!(text, "{name} = {value}");
+        }
+    }
+
+    fn write_senders(&self, text: &mut String) {
+        let mut bindings = String::new();
+        for binding in &self.bindings {
+            let _ = writeln!(
+                bindings,
+                " binding \"{0}\" {{ Bind_Address = \"{1}\" EHLO_Hostname = \"{0}.sender.example\" }}",
+                binding.name, binding.address,
+            );
+        }
+        let _ = match self.options.grouped {
+            true => writeln!(
+                text,
+                "default_binding_group = \"pool\"\nbinding_group \"pool\" {{\n{bindings}}}"
+            ),
+            false => writeln!(text, "default_binding = \"b1\"\n{bindings}"),
+        };
+    }
+
+    /// The longest that anything may wait after the calm begins, microseconds: a message that comes
+    /// in then may be tried until it expires, behind rests and timeouts of what was before.
+    pub fn drain_us(&self) -> u64 {
+        let options = &self.options;
+        let waits = self.limits.retry_max_s + options.host_rest_s + options.body_s + 120;
+        (2 * self.limits.expiration_s + 3 * waits + 600) * SECOND
+    }
+
+    pub fn dns_of(&self, name: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.name == name)
+    }
+}
+
+fn draw_hosts(prng: &mut Prng, rude: bool) -> Vec<HostPlan> {
+    let count = prng.between(2, 5);
+    let host = |number: u64| {
+        let manners = match rude && prng.chance(4, 5) {
+            true => draw_manners(prng),
+            false => Manners {
+                connections_max: 1_000,
+                thinks_us: 2_000,
+                ..Manners::default()
+            },
+        };
+        HostPlan {
+            name: format!("mx{number}.host.example"),
+            address: IpAddr::V4(Ipv4Addr::new(127, 1, 0, number as u8 + 1)),
+            pipelining: prng.chance(3, 4),
+            chunking: prng.chance(1, 2),
+            size: prng.chance(3, 4),
+            eight_bit: prng.chance(3, 4),
+            manners,
+        }
+    };
+    (0..count).map(host).collect()
+}
+
+fn draw_manners(prng: &mut Prng) -> Manners {
+    let mut now_and_then = |parts: u64, most: u64| match prng.chance(parts, 10) {
+        true => 1 + prng.below(most),
+        false => 0,
+    };
+    Manners {
+        busy: now_and_then(5, 100),
+        refuses_session: now_and_then(3, 200),
+        without_ehlo: now_and_then(3, 500),
+        defers: now_and_then(7, 300),
+        rejects: now_and_then(6, 60),
+        drops_reply: now_and_then(6, 60),
+        closes_in_data: now_and_then(4, 60),
+        thinks_us: 1_000 + now_and_then(3, 3_000_000),
+        connections_max: match prng.chance(1, 4) {
+            true => prng.between(1, 3) as u32,
+            false => 1_000,
+        },
+        greylists: prng.chance(1, 5),
+    }
+}
+
+fn draw_domains(prng: &mut Prng, hosts: usize) -> Vec<Domain> {
+    let count = prng.between(3, 8);
+    let host = |prng: &mut Prng| prng.below(hosts as u64) as usize;
+    let domain = |number: u64| {
+        let zone = match prng.below(30) {
+            0 => Zone::NullMx,
+            1 => Zone::NoName,
+            2 => Zone::NoData,
+            3 => Zone::Prohibited,
+            4..=7 => Zone::Own(host(prng)),
+            _ => {
+                let exchanges = prng.between(1, 3);
+                let exchange = |_| (10 * prng.between(1, 2) as u16, host(prng));
+                Zone::Mx((0..exchanges).map(exchange).collect())
+            }
+        };
+        // The first always takes mail, so that every seed delivers some.
+        let zone = if number == 0 { Zone::Own(0) } else { zone };
+        Domain {
+            name: format!("d{number}.example"),
+            zone,
+            ttl_s: prng.between(0, 120) as u32,
+        }
+    };
+    (0..count).map(domain).collect()
+}
+
+fn draw_options(prng: &mut Prng) -> Options {
+    let retry_s = prng.between(1, 15);
+    Options {
+        max_retries: match prng.below(4) {
+            0 => prng.between(1, 5).to_string(),
+            1 => "none".to_string(),
+            _ => "auto".to_string(),
+        },
+        expiration_s: prng.between(40, 300),
+        retry_s,
+        host_rest_s: prng.between(1, 30),
+        mx_failures: prng.between(0, 4),
+        connect_s: prng.between(2, 20),
+        reply_s: prng.between(3, 20),
+        body_s: prng.between(3, 30),
+        idle_s: prng.between(1, 5),
+        resident_per_queue: *prng.pick(&[-1, 0, 1, 5, 250]),
+        drop_body_after: prng.below(3),
+        chunking: prng.chance(3, 4),
+        pipelining: prng.chance(4, 5),
+        eight_bit: prng.pick(&["convert", "send", "fail"]),
+        aggressive: prng.chance(1, 3),
+        grouped: prng.chance(2, 3),
+    }
+}
+
+fn draw_limits(prng: &mut Prng, options: &Options) -> Limits {
+    Limits {
+        outgoing: *prng.pick(&[2, 4, 20]),
+        per_host: [prng.between(1, 3), prng.between(1, 3)],
+        per_queue: prng.between(1, 6),
+        recipients_per_batch: prng.between(1, 6),
+        deliveries_per_connection: *prng.pick(&[0, 1, 3]),
+        sessions: *prng.pick(&[3, 6, 100]),
+        sessions_per_listen: *prng.pick(&[3, 6, 100]),
+        sessions_per_peer: prng.between(1, 4),
+        resident_messages: *prng.pick(&[0, 4, 16, 1_000]),
+        retry_s: options.retry_s,
+        retry_max_s: options.retry_s * prng.between(3, 8),
+        expiration_s: options.expiration_s * 3 / 2,
+    }
+}
+
+fn draw_happenings(
+    prng: &mut Prng,
+    concerns: Concerns,
+    calm_us: u64,
+    power_cuts: bool,
+) -> Vec<(u64, Happening)> {
+    let mut all = Vec::new();
+    if concerns.crashes {
+        for _ in 0..prng.between(1, 4) {
+            let at = prng.between(SECOND, calm_us + 20 * SECOND);
+            let power = power_cuts && prng.chance(1, 2);
+            all.push(match prng.chance(1, 4) {
+                true => (at, Happening::Restart),
+                false => (at, Happening::Crash { power }),
+            });
+        }
+    }
+    let mut spans: Vec<(bool, Happening, Happening)> = Vec::new();
+    for _ in 0..3 {
+        let (disk, events) = (draw_disk_trouble(prng), draw_event_trouble(prng));
+        spans.extend([
+            (
+                concerns.disk,
+                Happening::Disk(disk),
+                Happening::Disk(disk::Trouble::default()),
+            ),
+            (
+                concerns.events,
+                Happening::Events(events),
+                Happening::Events(event_disk::Trouble::default()),
+            ),
+            (
+                concerns.dns,
+                Happening::DnsFails(true),
+                Happening::DnsFails(false),
+            ),
+        ]);
+    }
+    for (happening, end) in [
+        (
+            Happening::FreeSpaceShort(true),
+            Happening::FreeSpaceShort(false),
+        ),
+        (Happening::MemoryShort(true), Happening::MemoryShort(false)),
+        (Happening::SlowMesh(true), Happening::SlowMesh(false)),
+    ] {
+        spans.push((concerns.pressure, happening, end));
+    }
+    for (wanted, begins, ends) in spans {
+        if wanted && prng.chance(2, 3) {
+            let from = prng.below(calm_us);
+            let until = from + prng.between(SECOND / 10, 12 * SECOND);
+            all.extend([(from, begins), (until.min(calm_us), ends)]);
+        }
+    }
+    let mut now_and_then = |wanted: bool, most: u64, happening: fn(&mut Prng) -> Happening| {
+        for _ in 0..prng.below(most + 1) {
+            let (at, what) = (prng.below(calm_us), happening(prng));
+            all.extend(wanted.then_some((at, what)));
+        }
+    };
+    now_and_then(concerns.reloads, 3, |_| Happening::Reload);
+    now_and_then(concerns.dns, 3, |_| Happening::DnsChanges);
+    now_and_then(concerns.clock, 3, |prng| {
+        let seconds = prng.between(1, 400) as i64;
+        Happening::WallJumps(if prng.chance(1, 2) { seconds } else { -seconds })
+    });
+    all.push((calm_us, Happening::Calm));
+    all
+}
+
+fn draw_disk_trouble(prng: &mut Prng) -> disk::Trouble {
+    let mut trouble = disk::Trouble::default();
+    match prng.below(6) {
+        0 => trouble.full = true,
+        1 => trouble.write_fails = prng.between(50, 1_000),
+        2 => trouble.sync_fails = prng.between(50, 1_000),
+        3 => trouble.slower_us = prng.between(10_000, 3 * SECOND),
+        4 => trouble.short_write = prng.between(50, 500),
+        _ => trouble.read_fails = prng.between(50, 500),
+    }
+    trouble
+}
+
+fn draw_event_trouble(prng: &mut Prng) -> event_disk::Trouble {
+    match prng.chance(1, 2) {
+        true => event_disk::Trouble {
+            full: true,
+            fails: 0,
+        },
+        false => event_disk::Trouble {
+            full: false,
+            fails: prng.between(50, 800),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use crate::config::SourceFile;
+
+    #[test]
+    fn every_config_that_is_drawn_is_a_good_one() {
+        for seed in 0..200 {
+            let scenario = Scenario::draw(seed);
+            let mut prng = Prng::new(seed);
+            for generation in 0..3 {
+                let text = scenario.config(2, generation, &mut prng);
+                let main = SourceFile {
+                    name: "simulated.conf".to_string(),
+                    text: text.clone(),
+                };
+                let environment = Environment {
+                    hostname: "simulated.example".to_string(),
+                    cores: 2,
+                };
+                let loaded = crate::config::load(main, &environment, &mut |_| Err("none".into()));
+                if let Err(errors) = loaded {
+                    panic!("seed {seed}: {errors:?}\n{text}");
+                }
+            }
+        }
+    }
+}
