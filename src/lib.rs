@@ -5,7 +5,8 @@
 //!
 //! 1. A shard accepts a connection ([`shard`]) and feeds its bytes to a session ([`inject`]).
 //! 2. The session asks policy at every phase ([`policy`]); a whole message is offered to its home.
-//! 3. The home writes one record ([`spool`] on [`log`]) and answers `250` when its commit is durable.
+//! 3. The home writes one record ([`spool`] on [`log`]) and answers `250` when its commit is
+//!    durable.
 //! 4. Each recipient goes to the shard that owns its queue ([`engine`], [`bridge`], [`queue`]).
 //! 5. The owner finds the way, connects, speaks SMTP ([`deliver`]).
 //! 6. What became of the recipient goes home, to disk, and into the event log ([`hose`]).

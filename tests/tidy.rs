@@ -134,7 +134,11 @@ fn check_layers(path: &Path, text: &str, errors: &mut Vec<String>) {
             .iter()
             .filter(|_| layer <= LAYER_PURE_MAX && !in_tests)
         {
-            if line.contains(word) {
+            let ends = |at: usize| {
+                let next = line[at + word.len()..].chars().next();
+                next.is_none_or(|c| !c.is_alphanumeric())
+            };
+            if line.match_indices(word).any(|(at, _)| ends(at)) {
                 errors.push(format!("{place}: `{word}` is banned in pure layers"));
             }
         }

@@ -223,6 +223,16 @@ impl Config {
     }
 
     /// The group of this name; names of groups are case-sensitive.
+    /// True if some scope holds mail for which policy names no binding
+    /// (`default_binding = suspended`). Mail held so goes on when none does any more.
+    pub fn holds_default_mail(&self) -> bool {
+        let id = self.id("default_binding");
+        self.tree.settings_of(id).any(|setting| {
+            let text = setting.value.to_string();
+            text.trim_matches('"').eq_ignore_ascii_case("suspended")
+        })
+    }
+
     pub fn group_by_name(&self, name: &str) -> Option<GroupIndex> {
         self.groups
             .iter()

@@ -70,6 +70,13 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Every setting of an option, in any scope.
+    pub fn settings_of(&self, id: OptionId) -> impl Iterator<Item = &Setting> {
+        self.scopes
+            .iter()
+            .filter_map(move |scope| scope.settings.get(&id))
+    }
+
     /// A tree with an empty global scope.
     pub fn new() -> Self {
         let span = Span {

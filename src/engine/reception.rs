@@ -17,6 +17,7 @@ use crate::config::{
 use crate::engine::Turn;
 use crate::engine::home::{Home, Offer};
 use crate::engine::io::{Action, ConnId, Side};
+use crate::engine::settings::HELD_BINDING;
 use crate::hose::RejectionFacts;
 use crate::inject::Verdict;
 use crate::inject::{Facts, Question, Resolution, Session, Settings, Step, Submission, Ticket};
@@ -34,6 +35,9 @@ const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 
 /// Domains whose blackhole setting is remembered per binding.
 const BLACKHOLES_MAX: usize = 16_384;
+
+/// Stands for the binding of held mail, where others are the index of theirs.
+const HELD_TAG: u32 = u32::MAX;
 
 /// Momentum's bounce classes for what reception refuses.
 const CLASS_RELAY_DENIED: u16 = 54;
@@ -392,11 +396,15 @@ impl Reception {
         let ticket = submission.ticket;
         let (content, accepted) = submission.into_content();
         let names = &turn.common.binding_names;
+        let name = |tag: u32| match tag {
+            HELD_TAG => HELD_BINDING.into(),
+            _ => names[tag as usize].clone(),
+        };
         let recipients = accepted
             .into_iter()
             .map(|it| Recipient {
                 address: it.address,
-                binding: names[it.tag as usize].clone(),
+                binding: name(it.tag),
             })
             .collect();
         let began = incoming.began;
@@ -496,7 +504,8 @@ fn bind(
     let config = &turn.common.generation.config;
     let choice = match choice {
         BindingChoice::None => return None,
-        BindingChoice::Normal | BindingChoice::Suspended => Choice::Binding(0),
+        BindingChoice::Normal => Choice::Binding(0),
+        BindingChoice::Suspended => Choice::Binding(HELD_TAG),
         BindingChoice::Binding(BindingIndex(index)) => Choice::Binding(index),
         BindingChoice::Group(group) => {
             let all = &config.groups().get(group.0 as usize)?.members;
@@ -518,6 +527,9 @@ fn blackhole(
     binding: u32,
     domain: &str,
 ) -> Blackhole {
+    if binding == HELD_TAG {
+        return Blackhole::Off;
+    }
     let index = binding as usize;
     if known.len() <= index {
         known.resize_with(index + 1, Map::default);

@@ -31,7 +31,13 @@ pub struct LinkSettings {
     pub session: Rc<session::Settings>,
     pub queue: Rc<queue::Settings>,
     pub aggressiveness: goal::Aggressiveness,
+    /// Nothing is tried: `suspend_delivery`, or mail of [`HELD_BINDING`].
+    pub suspended: bool,
 }
+
+/// The binding of mail that `default_binding = suspended` holds: sends as `default` does, once no
+/// scope of the configuration holds mail any more. No configured binding can have this name.
+pub const HELD_BINDING: &str = "#held";
 
 /// What is known of the machine: guards against mail to oneself.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +47,9 @@ pub struct Identity {
 }
 
 impl LinkSettings {
-    pub fn of(config: &Config, identity: &Identity, index: BindingIndex, domain: &str) -> Self {
+    pub fn of(config: &Config, identity: &Identity, binding: &str, domain: &str) -> Self {
+        let index = config.binding_by_name(binding).unwrap_or(BindingIndex(0));
+        let held = binding == HELD_BINDING && config.holds_default_mail();
         let delivery = config.delivery(index, domain);
         let binding = config.binding_settings(index).clone();
         LinkSettings {
@@ -52,6 +60,7 @@ impl LinkSettings {
                 Aggressiveness::Normal => goal::Aggressiveness::Normal,
                 Aggressiveness::High => goal::Aggressiveness::High,
             },
+            suspended: delivery.suspend_delivery || held,
             delivery,
             binding,
         }

@@ -454,7 +454,7 @@ fn draw_options(prng: &mut Prng) -> Options {
         drop_body_after: prng.below(3),
         chunking: prng.chance(3, 4),
         pipelining: prng.chance(4, 5),
-        eight_bit: prng.pick(&["convert", "send", "fail"]),
+        eight_bit: *prng.pick(&["convert", "send", "fail"]),
         aggressive: prng.chance(1, 3),
         grouped: prng.chance(2, 3),
     }

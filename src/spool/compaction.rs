@@ -170,7 +170,9 @@ impl Spool {
             }
             self.compaction.victim = None;
         }
+        let crowded = self.segments.used_bytes() > self.space_bound();
         if self.compaction.look_at > now.mono {
+            self.compaction.again_at = crowded.then_some(self.compaction.look_at);
             return None;
         }
         let adopted = self
@@ -183,7 +185,6 @@ impl Spool {
         if found.is_none() {
             let again = now.mono + LOOK_DELAY;
             self.compaction.look_at = again;
-            let crowded = self.segments.used_bytes() > self.space_bound();
             self.compaction.again_at = crowded.then_some(again);
         }
         found

@@ -234,15 +234,15 @@ impl Segments {
         self.used_bytes
     }
 
-    /// Bytes of the segments that compaction may do something about: not those that are empty
-    /// but wait for the event log or a restart, nor what waits for them.
+    /// Bytes of the segments that compaction may do something about: not those that cannot be
+    /// read, or are empty but wait for the event log or a restart, nor what waits for them.
     pub fn movable_bytes(&self, events: EventSeq) -> u64 {
         let mut stuck = BTreeSet::new();
         let mut bytes = 0;
         for (id, segment) in &self.by_id {
             let waits = segment.held || segment.events > events;
             let behind = segment.refers.iter().any(|it| stuck.contains(it));
-            if segment.live_messages == 0 && (waits || behind) {
+            if segment.stuck || segment.live_messages == 0 && (waits || behind) {
                 stuck.insert(*id);
             } else {
                 bytes += segment.file_bytes;

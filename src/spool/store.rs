@@ -307,16 +307,13 @@ impl Spool {
         let Some(entry) = self.entries.get_mut(&batch) else {
             return (event, None);
         };
-        let state = match record::state_after(outcome) {
-            state
-                if entry
-                    .recipients
-                    .set(usize::from(outcome.message.recipient), state) =>
-            {
-                state
-            }
-            _ => return (event, None),
-        };
+        let recipient = usize::from(outcome.message.recipient);
+        if !entry
+            .recipients
+            .set(recipient, record::state_after(outcome))
+        {
+            return (event, None);
+        }
         let (home, bytes, open) = (entry.segment, entry.bytes(), entry.recipients.any_open());
         self.event_in(home, event);
         record::encode_outcome(&mut self.scratch, event, outcome);
@@ -334,12 +331,7 @@ impl Spool {
             }
             None => {
                 self.backlog.refers.extend(about.into_iter().flatten());
-                if state == State::Settled {
-                    self.backlog.push(&self.scratch);
-                } else {
-                    // Tried again a little early after a restart: no harm worth memory.
-                    self.backlog.dropped += 1;
-                }
+                self.backlog.push(&self.scratch);
             }
         }
         if !open {

@@ -153,10 +153,16 @@ impl Owner {
         self.end(turn, entry, OutcomeKind::Expired, text);
     }
 
-    /// All recipients of a batch meet the same permanent refusal.
-    pub(super) fn refuse_batch(&mut self, turn: &mut Turn<'_>, batch: Batch, reply: &Reply) {
+    /// All recipients of a batch meet the same end.
+    pub(super) fn end_batch(
+        &mut self,
+        turn: &mut Turn<'_>,
+        batch: Batch,
+        kind: OutcomeKind,
+        reply: &Reply,
+    ) {
         for (entry, _) in batch.recipients {
-            self.end(turn, entry, OutcomeKind::Bounced, reply.clone());
+            self.end(turn, entry, kind, reply.clone());
         }
     }
 

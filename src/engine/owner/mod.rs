@@ -30,6 +30,7 @@ use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side};
 use crate::engine::recorder::Recorder;
+use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
 use crate::queue::{Budget, EntryId, QueueId, Queues, Wake};
 use crate::types::address::Address;
@@ -113,7 +114,7 @@ pub struct Owner {
     /// Jobs whose body is on its way from their home.
     fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
     timers: TimerWheel<Timer>,
-    shared_settings: Map<BindingIndex, Vec<Rc<LinkSettings>>>,
+    shared_settings: Map<(BindingIndex, bool), Vec<Rc<LinkSettings>>>,
     recorder: Recorder,
     jobs: u64,
     /// For the engine to route once it has the turn again.
@@ -190,17 +191,14 @@ impl Owner {
     ) -> Rc<LinkSettings> {
         let config = &turn.common.generation.config;
         let index = config.binding_by_name(binding).unwrap_or(BindingIndex(0));
-        let shared = self.shared_settings.entry(index).or_default();
+        let held = binding == HELD_BINDING;
+        let shared = self.shared_settings.entry((index, held)).or_default();
         let delivery = config.delivery(index, domain);
         if let Some(found) = shared.iter().find(|known| known.delivery == delivery) {
             return found.clone();
         }
-        let settings = Rc::new(LinkSettings::of(
-            config,
-            &turn.common.identity,
-            index,
-            domain,
-        ));
+        let identity = &turn.common.identity;
+        let settings = Rc::new(LinkSettings::of(config, identity, binding, domain));
         if shared.len() == SETTINGS_SHARED_MAX {
             shared.swap_remove(0);
         }

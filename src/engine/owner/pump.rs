@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::base::peer_table::PeerSlot;
 use crate::base::prng::hash_bytes;
 use crate::base::time::Mono;
-use crate::config::HostLimit;
+use crate::config::{Blackhole, HostLimit};
 use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
 use crate::deliver::hosts::{Choice, DelayLimits};
 use crate::deliver::route::{Host, Plan, Planned, plan};
@@ -15,8 +15,8 @@ use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
-use crate::types::outcome::Stage;
-use crate::types::reply::{Class, Reply};
+use crate::types::outcome::{OutcomeKind, Stage};
+use crate::types::reply::{Class, Enhanced, Reply};
 use std::rc::Rc;
 
 /// Bodies of one queue on their way back from the disk at a time.
@@ -34,7 +34,9 @@ impl Owner {
         let Some(link) = self.links.get(&queue) else {
             return;
         };
-        if !link.settings.delivery.suspend_delivery && !turn.common.draining {
+        if link.settings.delivery.blackhole != Blackhole::Off {
+            self.discard(turn, queue);
+        } else if !link.settings.suspended && !turn.common.draining {
             self.feed(turn, queue);
             self.open_more(turn, queue);
         }
@@ -223,9 +225,26 @@ impl Owner {
                 .set_cause(turn.now, queue, Cause::Dns, Some(until));
             return;
         }
+        self.end_active(turn, queue, OutcomeKind::Bounced, &reply);
+    }
+
+    /// A blackhole takes what is queued for it, too.
+    fn discard(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let reply = Reply::internal(554, Enhanced(5, 7, 0), "Blackholed");
+        self.end_active(turn, queue, OutcomeKind::Discarded, &reply);
+    }
+
+    /// Ends what is active, a bounded number in one turn.
+    fn end_active(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        kind: OutcomeKind,
+        reply: &Reply,
+    ) {
         for _ in 0..REFUSED_PER_TURN_MAX {
             match self.queues.take(turn.now, queue, usize::MAX) {
-                Taken::Batch(batch) => self.refuse_batch(turn, batch, &reply),
+                Taken::Batch(batch) => self.end_batch(turn, batch, kind, reply),
                 Taken::Expired(entries) => {
                     for entry in entries {
                         self.expired(turn, entry);
@@ -360,7 +379,7 @@ impl Owner {
             link.connections.len() as u32 >= link.settings.delivery.max_outbound_connections;
         let (cause, until) = match () {
             () if active + delayed + busy == 0 => (Cause::Idle, None),
-            () if link.settings.delivery.suspend_delivery => (Cause::Suspended, None),
+            () if link.settings.suspended => (Cause::Suspended, None),
             () if rests.is_some() => (Cause::HostsFailing, rests),
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),

@@ -427,7 +427,18 @@ impl World {
                 self.ms = self.ms.max(next.map_or(0, |it| it.0.div_ceil(1_000)));
             }
             rounds += 1;
-            assert!(rounds < 20_000, "it comes to rest");
+            assert!(
+                rounds < 20_000,
+                "it comes to rest {} {:?} {:?} IF {:?} W {:?}",
+                self.ms,
+                self.spools[0].next_wakeup(),
+                self.spools[0].compaction,
+                self.in_flight.len(),
+                self.spools
+                    .iter()
+                    .map(|s| (s.stats(), s.is_idle()))
+                    .collect::<Vec<_>>()
+            );
         }
         for (index, spool) in self.spools.iter().enumerate() {
             assert!(

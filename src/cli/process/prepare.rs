@@ -1,0 +1,280 @@
+//! What a process needs before its first shard runs: the spool read back, one setup per shard, the
+//! addresses to listen on, and what the machine is.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::prng::Prng;
+use crate::base::units;
+use crate::cli::process::Options;
+use crate::config::{Config, ListenerKind, SpoolSync};
+use crate::control::management::disk_space;
+use crate::control::{http, metrics, startup};
+use crate::engine::Setup;
+use crate::engine::cells::Cells;
+use crate::engine::io::Level;
+use crate::engine::settings::Identity;
+use crate::hose::{self, Hose};
+use crate::log::SyncMode;
+use crate::shard::{clock::Clock, net};
+use crate::spool::{self, Spool};
+use crate::types::message::Arrival;
+
+/// The share of the disk that one shard's segments may take is the disk: free space decides.
+const SEGMENTS_MAX: u32 = 1_000_000;
+
+/// After a kill, the kernel may keep a listening socket for some milliseconds.
+const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+const ADDRESS_RETRY: Duration = Duration::from_millis(20);
+
+/// Whether every listen address can be had. One that another process holds is an error, which the
+/// shards' own sockets, sharing addresses by SO_REUSEPORT, would not notice.
+pub(super) fn claim_addresses(config: &Config, clock: &Clock) -> Result<(), String> {
+    let until = clock.now().mono + ADDRESS_WAIT;
+    for (address, place) in listen_addresses(config) {
+        while let Err(error) = net::probe(address) {
+            if error.kind() != std::io::ErrorKind::AddrInUse || clock.now().mono > until {
+                return Err(listen_sentence(address, &place, &error));
+            }
+            std::thread::sleep(ADDRESS_RETRY);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the spool back and makes one setup per shard.
+pub(super) fn setups(
+    options: &Options,
+    config: &Arc<Config>,
+    base: &Path,
+    seed: u64,
+    clock: &Clock,
+) -> Result<Vec<Setup>, String> {
+    let global = config.global();
+    let shards = config.shard_count() as usize;
+    let spool_file = startup::count_start(base, shards, seed)?;
+    let began = clock.now().mono;
+    let mut told = began;
+    let mut homes = startup::recover(base, &spool_file, &mut |done, all| {
+        let now = clock.now().mono;
+        if now.since(told) >= Duration::from_secs(2) {
+            told = now;
+            (options.notice)(
+                Level::Info,
+                &format!("reading the spool: {done} of {all} segments"),
+            );
+        }
+    })?;
+    report_recovery(options, &homes, clock.now().mono.since(began));
+    let arrivals = by_owner(&mut homes, shards);
+    let cells = Arc::new(Cells::new(smtp_addresses(config).len()));
+    sample(&cells, config);
+    let identity = identity(options, config);
+    let mut setups = Vec::new();
+    for (mut home, arrivals) in homes.into_iter().zip(arrivals) {
+        let shard = home.shard;
+        let mut log =
+            crate::log::Config::new(spool_file.spool_id, shard, spool_file.starts, shards as u16);
+        log.segment_bytes = global.spool_segment_size;
+        log.sync = match global.spool_sync {
+            SpoolSync::Commit => SyncMode::Commit,
+            SpoolSync::Interval(every) => SyncMode::Interval(every),
+            SpoolSync::None => SyncMode::None,
+        };
+        let spool_config = spool::Config {
+            log,
+            segments_max: SEGMENTS_MAX,
+        };
+        let spool = Spool::new(spool_config, &mut home);
+        let existing = startup::event_files(Path::new(&global.event_log), shard, shards)?;
+        let hose_settings = hose::Settings {
+            max_file_bytes: global.event_log_max_size,
+            max_total_bytes: global.event_log_max_total_size / shards as u64,
+            retention: global.event_log_retention,
+            ..hose::Settings::default()
+        };
+        setups.push(Setup {
+            shard,
+            shards,
+            start: spool_file.starts,
+            seed: Prng::new(seed ^ u64::from(shard.0)).next(),
+            config: config.clone(),
+            identity: identity.clone(),
+            cells: cells.clone(),
+            spool,
+            hose: Hose::new(hose_settings, shard, existing),
+            arrivals,
+            unreported: core::mem::take(&mut home.unreported),
+        });
+    }
+    Ok(setups)
+}
+
+/// Recovered recipients, for each shard those whose queues it owns.
+fn by_owner(homes: &mut [spool::Home], shards: usize) -> Vec<Vec<Arrival>> {
+    let mut owned: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for home in homes {
+        for arrival in core::mem::take(&mut home.arrivals) {
+            let domain = arrival.address.routing_domain();
+            let owner = crate::engine::owner_of(shards, &arrival.binding, &domain);
+            owned[owner.index()].push(arrival);
+        }
+    }
+    owned
+}
+
+fn report_recovery(options: &Options, homes: &[spool::Home], took: Duration) {
+    let recipients: usize = homes.iter().map(|home| home.arrivals.len()).sum();
+    let torn: u32 = homes.iter().map(|home| home.torn_tails).sum();
+    if recipients > 0 || torn > 0 {
+        let text = format!(
+            "recovered {} queued messages from the spool in {}{}",
+            units::grouped(recipients as u64),
+            units::duration(took),
+            if torn > 0 {
+                format!("; {torn} unfinished commits cut")
+            } else {
+                String::new()
+            },
+        );
+        (options.notice)(Level::Info, &text);
+    }
+    for damage in homes.iter().flat_map(|home| &home.damage) {
+        (options.notice)(Level::Error, &format!("E204 {damage}"));
+    }
+}
+
+/// Names and addresses under which mail would come back to this process.
+fn identity(options: &Options, config: &Config) -> Identity {
+    let mut own_names: Vec<Box<str>> = vec![options.hostname.to_lowercase().into()];
+    let mut own_addresses = Vec::new();
+    for binding in config.bindings() {
+        let settings = config.binding_settings(binding.index);
+        own_names.push(settings.ehlo_hostname.to_lowercase().into());
+        own_addresses.extend(&settings.bind_address);
+    }
+    own_addresses.extend(smtp_addresses(config).iter().map(SocketAddr::ip));
+    own_addresses.retain(|address| !address.is_unspecified());
+    own_names.sort();
+    own_names.dedup();
+    own_addresses.sort();
+    own_addresses.dedup();
+    Identity {
+        own_names,
+        own_addresses,
+    }
+}
+
+pub(super) fn sample(cells: &Cells, config: &Config) {
+    let global = config.global();
+    let spool = Path::new(&global.spoolbase);
+    if let Some((free, _)) = disk_space(spool) {
+        cells.disk_free.set(free);
+    }
+    cells
+        .memory_used
+        .set(metrics::Process::read().resident_bytes);
+    let limit = match global.memory_limit {
+        0 => machine_memory(),
+        limit => limit,
+    };
+    cells.memory_limit.set(limit);
+}
+
+/// RAM, or what the control group allows if that is less; 0 if nobody says.
+fn machine_memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    let ram = kib.unwrap_or(0) * 1_024;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    match group.trim().parse::<u64>() {
+        Ok(limit) if limit < ram => limit,
+        _ => ram,
+    }
+}
+
+pub(super) fn smtp_addresses(config: &Config) -> Vec<SocketAddr> {
+    let smtp = config
+        .listeners()
+        .iter()
+        .filter(|it| it.kind == ListenerKind::Smtp);
+    let mut listens: Vec<_> = smtp.flat_map(|it| &it.listens).collect();
+    listens.sort_by_key(|listen| listen.index);
+    listens.into_iter().map(|listen| listen.address).collect()
+}
+
+pub(super) fn http_listeners(
+    config: &Config,
+) -> Result<Vec<(tokio::net::TcpListener, http::Settings)>, String> {
+    let http = config
+        .listeners()
+        .iter()
+        .filter(|it| it.kind == ListenerKind::Http);
+    let mut bound = Vec::new();
+    for listen in http.flat_map(|it| &it.listens) {
+        let failed = |error: std::io::Error| listen_sentence(listen.address, &listen.place, &error);
+        let socket = net::listen(listen.address).map_err(failed)?;
+        let listener = tokio::net::TcpListener::from_std(socket.into()).map_err(failed)?;
+        let settings = config.http_settings(listen.index);
+        let connections_max = settings.listener_sessions as usize;
+        let idle_time = settings.idle_time;
+        bound.push((
+            listener,
+            http::Settings {
+                connections_max,
+                idle_time,
+            },
+        ));
+    }
+    Ok(bound)
+}
+
+fn listen_addresses(config: &Config) -> Vec<(SocketAddr, String)> {
+    let listens = config
+        .listeners()
+        .iter()
+        .flat_map(|listener| &listener.listens);
+    listens
+        .map(|listen| (listen.address, listen.place.clone()))
+        .collect()
+}
+
+pub(super) fn listen_sentence(address: SocketAddr, place: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "E109 {place}: {address} is in use by another program. Stop that one, or listen \
+             elsewhere"
+        ),
+        std::io::ErrorKind::PermissionDenied => format!(
+            "E109 {place}: not allowed to listen on {address}: a port below 1024 needs \
+             CAP_NET_BIND_SERVICE"
+        ),
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("E109 {place}: {address} is no address of this machine")
+        }
+        _ => format!("E109 {place}: cannot listen on {address}: {error}"),
+    }
+}
+
+/// The cores to pin shards to; none if they stay unpinned.
+pub(super) fn cores(config: &Config, shards: usize) -> Vec<usize> {
+    if !config.global().pin_shards {
+        return Vec::new();
+    }
+    let found = core_affinity::get_core_ids().unwrap_or_default();
+    // More shards than cores share them unpinned: pinned they would only get in each other's way.
+    if found.len() < shards {
+        Vec::new()
+    } else {
+        found.iter().map(|core| core.id).collect()
+    }
+}
+
+/// Not for secrets: a seed, and the random number of a new spool.
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
