@@ -65,6 +65,8 @@ pub struct Port {
     outgoing: Vec<Option<Sender<MeshMessage>>>,
     incoming: Vec<(ShardId, rtrb::Consumer<MeshMessage>)>,
     control: rtrb::Consumer<ToShard>,
+    /// A message of control that waits for what other shards had sent before it.
+    held: Option<ToShard>,
     wake: Arc<AtomicWaker>,
     /// Where the next read begins, so that no sender is served last for ever.
     turn: usize,
@@ -89,10 +91,27 @@ impl Port {
         parked
     }
 
+    /// The next message. One from control comes after all that other shards had sent before it
+    /// was sent.
     pub fn receive(&mut self) -> Option<Incoming> {
-        if let Ok(message) = self.control.pop() {
+        if let Some(message) = self.mesh() {
+            return Some(message);
+        }
+        if let Some(message) = self.held.take() {
             return Some(Incoming::Control(message));
         }
+        let message = self.control.pop().ok()?;
+        // What was sent to this shard before control spoke is visible by now.
+        match self.mesh() {
+            Some(first) => {
+                self.held = Some(message);
+                Some(first)
+            }
+            None => Some(Incoming::Control(message)),
+        }
+    }
+
+    fn mesh(&mut self) -> Option<Incoming> {
         for step in 0..self.incoming.len() {
             let index = (self.turn + step) % self.incoming.len();
             let (from, ring) = &mut self.incoming[index];
@@ -106,7 +125,9 @@ impl Port {
     }
 
     pub fn has_messages(&self) -> bool {
-        !self.control.is_empty() || self.incoming.iter().any(|(_, ring)| !ring.is_empty())
+        self.held.is_some()
+            || !self.control.is_empty()
+            || self.incoming.iter().any(|(_, ring)| !ring.is_empty())
     }
 
     /// Asks to be woken at the next message. Receive once more afterwards: one may have come.
@@ -158,6 +179,7 @@ pub fn build(shards: usize) -> (Vec<Port>, ControlPort) {
             outgoing,
             incoming,
             control: consumer,
+            held: None,
             wake,
             turn: 0,
         });

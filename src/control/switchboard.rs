@@ -61,6 +61,7 @@ pub struct Switchboard {
     dns: Rc<Dns>,
     questions: Map<u64, Gathering>,
     next_question: u64,
+    quiet: usize,
     stopped: usize,
     listening: usize,
     resolved: (UnboundedSender<Resolved>, UnboundedReceiver<Resolved>),
@@ -84,6 +85,7 @@ impl Switchboard {
             dns: Rc::new(dns),
             questions: Map::default(),
             next_question: 0,
+            quiet: 0,
             stopped: 0,
             listening: 0,
             resolved: unbounded_channel(),
@@ -125,6 +127,12 @@ impl Switchboard {
                 (self.notice)(shard, level, &text);
             }
             FromShard::Engine(ToControl::Drained { .. }) => {}
+            FromShard::Engine(ToControl::Quiet { .. }) => {
+                self.quiet += 1;
+                if self.quiet == self.port.shards() {
+                    self.tell_all(|| ToShard::Finish);
+                }
+            }
             FromShard::Listening { .. } => {
                 self.listening += 1;
                 if self.listening == self.port.shards()

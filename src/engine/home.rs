@@ -432,15 +432,17 @@ impl Home {
             .min()
     }
 
+    /// No message waits for its commit and no body for its read.
+    pub fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.readers.is_empty()
+    }
+
     /// Brings everything to disk for the end. True when there is nothing left to do.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
         self.spool.flush(turn.now);
         self.hose.flush();
         self.pump(turn);
-        self.waiting.is_empty()
-            && self.readers.is_empty()
-            && self.spool.is_idle()
-            && self.hose.is_flushed()
+        self.is_quiet() && self.spool.is_idle() && self.hose.is_flushed()
     }
 
     /// Messages that wait for their commit.

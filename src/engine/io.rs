@@ -106,10 +106,14 @@ pub enum ToShard {
     Reload {
         config: Arc<Config>,
     },
-    /// Take no more connections, finish what is on the wire until then, then say `Drained`.
+    /// Take no more connections, finish what is on the wire until the grace is over, then say
+    /// `Quiet`.
     Shutdown {
         grace: core::time::Duration,
     },
+    /// Every shard is quiet, and what they had sent to each other has been handed over: bring
+    /// everything to disk, then say `Drained`.
+    Finish,
 }
 
 /// What a shard tells control.
@@ -129,7 +133,11 @@ pub enum ToControl {
         level: Level,
         text: String,
     },
-    /// Nothing is on the wire any more and everything that was said is durable.
+    /// Nothing is on the wire any more, and nothing more will be sent to other shards.
+    Quiet {
+        shard: ShardId,
+    },
+    /// Everything that was said is durable.
     Drained {
         shard: ShardId,
     },

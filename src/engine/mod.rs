@@ -153,6 +153,10 @@ pub struct Engine {
     /// The end of the grace, once shutting down.
     grace_ends: Option<Mono>,
     grace_over: bool,
+    /// Has said so.
+    quiet: bool,
+    /// All shards are quiet.
+    finishing: bool,
     drained: bool,
     /// Outcomes on their way to other homes, by shard.
     outgoing: Vec<Vec<Settled>>,
@@ -187,6 +191,8 @@ impl Engine {
             owner: Owner::new(now, budget, recorder_bytes),
             grace_ends: None,
             grace_over: false,
+            quiet: false,
+            finishing: false,
             drained: false,
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
@@ -347,6 +353,7 @@ impl Engine {
             }
             ToShard::Reload { config } => self.reload(now, config, out),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
+            ToShard::Finish => self.finishing = true,
         }
     }
 
@@ -460,10 +467,13 @@ impl Engine {
             self.reception.abort_all(turn);
             self.owner.abort_all(turn);
         }
+        let shard = turn.common.shard;
         let quiet = self.reception.len() == 0 && self.owner.is_quiet();
-        if quiet && self.home.flush(turn) {
+        if quiet && self.home.is_quiet() && !core::mem::replace(&mut self.quiet, true) {
+            turn.out.push(Action::Control(ToControl::Quiet { shard }));
+        }
+        if self.finishing && self.home.flush(turn) {
             self.drained = true;
-            let shard = turn.common.shard;
             turn.out.push(Action::Control(ToControl::Drained { shard }));
         }
     }

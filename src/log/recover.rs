@@ -117,7 +117,11 @@ pub struct Recovered {
     pub good_offset: u32,
     /// And is sound up to here, provided that it gets synced.
     pub sound_offset: u32,
+    /// For the older segments of the folder.
     pub evidence: Evidence,
+    /// The part of the evidence that only this segment gives: while older segments that are not
+    /// sealed exist, it must not be reclaimed.
+    pub prior: Option<Position>,
     buffer: Vec<u8>,
 }
 
@@ -221,6 +225,7 @@ pub fn recover_footer(
         good_offset: trailer.good_offset,
         sound_offset: trailer.good_offset,
         evidence: trailer_evidence(trailer),
+        prior: Some(trailer.prior),
         buffer: footer,
     })
 }
@@ -314,6 +319,7 @@ pub fn recover(
         good_offset: verdict.good_offset,
         sound_offset,
         evidence: prior.unwrap_or(evidence),
+        prior: prior.and_then(|it| it.good),
         buffer: bytes,
     })
 }

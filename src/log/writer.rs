@@ -392,6 +392,12 @@ impl Writer {
         written && file.shard == self.config.shard
     }
 
+    /// Whether a segment saw a failure. What its successor says about it is all that keeps refused
+    /// records in it from coming back.
+    pub fn is_suspect(&self, file: SegmentFile) -> bool {
+        file.shard == self.config.shard && self.suspect.contains(&file.number)
+    }
+
     /// Gets rid of a segment that holds nothing any more. With `keep` it stays under another
     /// name, for the operator. Answered by [`Completed::Reclaimed`].
     pub fn reclaim(&mut self, file: SegmentFile, file_bytes: u64, keep: bool) {

@@ -193,56 +193,56 @@ pub struct Stats {
     pub withdrawn: u64,
 }
 
-const MINUTE_US: i64 = 60_000_000;
+const SECOND_US: i64 = 1_000_000;
 
-/// How many entries of a queue were received in which minute of the monotonic clock. There are at
-/// most as many minutes as entries, and as `message_expiration` has minutes. Mail comes in order,
+/// How many entries of a queue were received in which second of the monotonic clock. There are at
+/// most as many seconds as entries, and as `message_expiration` has seconds. Mail comes in order,
 /// so that both ends of the row are where the work is; out of order it is a binary search.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ages {
-    minutes: VecDeque<(i64, u32)>,
+    seconds: VecDeque<(i64, u32)>,
 }
 
 impl Ages {
     pub fn add(&mut self, received_us: i64) {
-        let minute = received_us.div_euclid(MINUTE_US);
-        match self.minutes.back_mut() {
-            Some((last, count)) if *last == minute => *count += 1,
-            Some((last, _)) if *last > minute => {
-                match self.minutes.binary_search_by_key(&minute, |(at, _)| *at) {
-                    Ok(index) => self.minutes[index].1 += 1,
-                    Err(index) => self.minutes.insert(index, (minute, 1)),
+        let second = received_us.div_euclid(SECOND_US);
+        match self.seconds.back_mut() {
+            Some((last, count)) if *last == second => *count += 1,
+            Some((last, _)) if *last > second => {
+                match self.seconds.binary_search_by_key(&second, |(at, _)| *at) {
+                    Ok(index) => self.seconds[index].1 += 1,
+                    Err(index) => self.seconds.insert(index, (second, 1)),
                 }
             }
-            _ => self.minutes.push_back((minute, 1)),
+            _ => self.seconds.push_back((second, 1)),
         }
     }
 
     pub fn remove(&mut self, received_us: i64) {
-        let minute = received_us.div_euclid(MINUTE_US);
-        let index = match self.minutes.front() {
-            Some((first, _)) if *first == minute => Ok(0),
-            _ => self.minutes.binary_search_by_key(&minute, |(at, _)| *at),
+        let second = received_us.div_euclid(SECOND_US);
+        let index = match self.seconds.front() {
+            Some((first, _)) if *first == second => Ok(0),
+            _ => self.seconds.binary_search_by_key(&second, |(at, _)| *at),
         };
         let index = index.expect("only what was added is removed");
-        self.minutes[index].1 -= 1;
-        if self.minutes[index].1 == 0 {
-            self.minutes.remove(index);
+        self.seconds[index].1 -= 1;
+        if self.seconds[index].1 == 0 {
+            self.seconds.remove(index);
         }
-        if self.minutes.is_empty() {
-            self.minutes = VecDeque::new();
+        if self.seconds.is_empty() {
+            self.seconds = VecDeque::new();
         }
     }
 
-    /// The start of the minute in which the oldest was received, in monotonic microseconds.
+    /// The start of the second in which the oldest was received, in monotonic microseconds.
     pub fn oldest_us(&self) -> Option<i64> {
-        self.minutes.front().map(|(minute, _)| minute * MINUTE_US)
+        self.seconds.front().map(|(second, _)| second * SECOND_US)
     }
 
-    /// How many were received up to that moment, counting its minute whole.
+    /// How many were received up to that moment, counting its second whole.
     pub fn count_until(&self, received_us: i64) -> u64 {
-        let minute = received_us.div_euclid(MINUTE_US);
-        let old = self.minutes.iter().take_while(|(at, _)| *at <= minute);
+        let second = received_us.div_euclid(SECOND_US);
+        let old = self.seconds.iter().take_while(|(at, _)| *at <= second);
         old.map(|(_, count)| u64::from(*count)).sum()
     }
 }
@@ -309,17 +309,17 @@ mod tests {
     #[test]
     fn ages_follow_what_is_there_in_any_order() {
         let mut ages = Ages::default();
-        for minute in [5, 3, 9, 3, -2, 9] {
-            ages.add(minute * MINUTE_US + 1);
+        for second in [5, 3, 9, 3, -2, 9] {
+            ages.add(second * SECOND_US + 1);
         }
-        assert_eq!(ages.oldest_us(), Some(-2 * MINUTE_US));
-        assert_eq!(ages.count_until(5 * MINUTE_US), 4);
-        for minute in [-2, 3, 9] {
-            ages.remove(minute * MINUTE_US + 1);
+        assert_eq!(ages.oldest_us(), Some(-2 * SECOND_US));
+        assert_eq!(ages.count_until(5 * SECOND_US), 4);
+        for second in [-2, 3, 9] {
+            ages.remove(second * SECOND_US + 1);
         }
-        assert_eq!(ages.oldest_us(), Some(3 * MINUTE_US));
-        for minute in [3, 5, 9] {
-            ages.remove(minute * MINUTE_US + 1);
+        assert_eq!(ages.oldest_us(), Some(3 * SECOND_US));
+        for second in [3, 5, 9] {
+            ages.remove(second * SECOND_US + 1);
         }
         assert_eq!(ages, Ages::default());
     }

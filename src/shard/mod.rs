@@ -221,6 +221,9 @@ impl Shell {
             Action::Hose(op) => disk::hose(self, op),
             Action::Read { read, at } => disk::read(self, read, at),
             Action::Mesh { to, message } => self.port.borrow_mut().send(to, message),
+            Action::Control(ToControl::Quiet { shard }) => {
+                self.spawn(tell_quiet(self.clone(), shard));
+            }
             Action::Control(ToControl::Drained { shard }) => {
                 self.tell(FromShard::Engine(ToControl::Drained { shard }));
                 self.drained.notify();
@@ -386,6 +389,14 @@ async fn run_mesh(shell: Rc<Shell>) {
         })
         .await;
     }
+}
+
+/// Says that the shard is quiet, once all it has sent to other shards is in their rings.
+async fn tell_quiet(shell: Rc<Shell>, shard: ShardId) {
+    while shell.port.borrow_mut().flush() {
+        glommio::timer::sleep(MESH_RETRY).await;
+    }
+    shell.tell(FromShard::Engine(ToControl::Quiet { shard }));
 }
 
 /// While messages are parked because another shard is behind, tries again now and then.

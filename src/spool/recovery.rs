@@ -222,6 +222,9 @@ struct OutcomeFact {
 struct SegmentFact {
     segment: Segment,
     start: u32,
+    sealed: bool,
+    /// See [`Recovered::prior`].
+    prior: Option<Position>,
 }
 
 #[derive(Default)]
@@ -399,7 +402,13 @@ impl Recovery {
         }
         let index = self.segments.len();
         let segment = Segment::new(file, file_bytes);
-        self.segments.push(SegmentFact { segment, start });
+        let (sealed, prior) = (!recovered.complete, recovered.prior);
+        self.segments.push(SegmentFact {
+            segment,
+            start,
+            sealed,
+            prior,
+        });
         // The marks first: what they cover needs no second look.
         for frame in recovered
             .frames
@@ -648,7 +657,30 @@ impl Recovery {
             };
             links.extend(others.iter().map(|(_, to)| (best.segment, *to)));
         }
+        links.extend(self.evidence_links());
         links.retain(|(from, to)| from != to);
+        links
+    }
+
+    /// A segment says of the ones right before it how much of them counts. If such a one has no
+    /// trailer that says so itself, it needs the newer one as long as it exists.
+    fn evidence_links(&self) -> Vec<(usize, usize)> {
+        let mut unsealed: BTreeMap<(ShardId, u64), usize> = BTreeMap::new();
+        for (index, fact) in self.segments.iter().enumerate() {
+            let SegmentFile { shard, number, .. } = fact.segment.file;
+            if !fact.sealed {
+                unsealed.insert((shard, number), index);
+            }
+        }
+        let mut links = Vec::new();
+        for (from, newer) in self.segments.iter().enumerate() {
+            let SegmentFile { shard, number, .. } = newer.segment.file;
+            let Some(prior) = newer.prior.filter(|it| it.segment < number) else {
+                continue;
+            };
+            let covered = unsealed.range((shard, prior.segment)..(shard, number));
+            links.extend(covered.map(|(_, to)| (from, *to)));
+        }
         links
     }
 

@@ -520,7 +520,17 @@ impl Spool {
         let current = self.writer.current_segment();
         if current != self.noted_segment {
             self.noted_segment = current;
-            self.own_segment(current);
+            let id = self.own_segment(current);
+            let writer = &self.writer;
+            let suspects: Vec<SegmentId> = self
+                .segments
+                .iter()
+                .filter(|(it, segment)| *it < id && writer.is_suspect(segment.file))
+                .map(|(it, _)| it)
+                .collect();
+            for it in suspects {
+                self.segments.refer(id, it);
+            }
             self.reclaim_due = true;
         }
     }

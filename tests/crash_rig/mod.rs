@@ -186,14 +186,18 @@ impl Rig {
         (report, verdict)
     }
 
-    /// Waits for empty queues and judges. A loss is believed when it stays: queues may still be
-    /// rebuilt behind an engine that is ready.
+    /// Waits for empty queues and judges. A loss that must not be is believed when it stays:
+    /// queues may still be rebuilt behind an engine that is ready.
     fn wait_for_all(&self, engine: &Engine) -> Verdict {
-        let patience = Instant::now() + STEP_TIMEOUT / 8;
+        let patience = match self.plan.sync {
+            "commit" => STEP_TIMEOUT / 8,
+            _ => Duration::ZERO,
+        };
+        let began = Instant::now();
         loop {
             wait_until("empty queues", || engine.queued() == Some(0));
             let verdict = self.judge();
-            if verdict.seen.lost == 0 || Instant::now() > patience {
+            if verdict.seen.lost == 0 || began.elapsed() >= patience {
                 return verdict;
             }
         }

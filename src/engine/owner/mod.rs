@@ -344,7 +344,17 @@ impl Owner {
     /// Ends connections as soon as what they are doing is done; opens no more.
     pub fn drain(&mut self, turn: &mut Turn<'_>) {
         for key in self.outgoing.keys() {
-            self.with_session(turn, key, |session, now, events| session.quit(now, events));
+            if self
+                .outgoing
+                .get(key)
+                .is_some_and(|outgoing| !outgoing.open)
+            {
+                turn.out.push(Action::Abort { conn: conn_id(key) });
+                continue;
+            }
+            self.with_session(turn, key, |session, now, events| {
+                session.quit(now, events);
+            });
         }
     }
 

@@ -487,10 +487,10 @@ impl Run {
                 .known
                 .iter()
                 .filter(|known| known.domain == domain);
-            let oldest = of.map(|known| known.born_us.div_euclid(60_000_000)).min();
+            let oldest = of.map(|known| known.born_us.div_euclid(1_000_000)).min();
             let age = view.oldest_age(self.now).map(|age| age.as_micros() as i64);
-            let minute = age.map(|age| (self.now.mono.0 as i64 - age) / 60_000_000);
-            assert_eq!(minute, oldest);
+            let second = age.map(|age| (self.now.mono.0 as i64 - age) / 1_000_000);
+            assert_eq!(second, oldest);
         }
         assert_eq!(queues.totals(), totals, "seed {}", self.seed);
         assert_eq!(queues.len(), self.model.known.len());

@@ -217,6 +217,10 @@ impl World {
                         "an event of {batch} is lost: {step:?}"
                     );
                 }
+                if found.is_empty() && !accepted {
+                    // Nobody was promised anything: it may have vanished with its outcomes.
+                    *known = Known::default();
+                }
                 restart_from(known, arrival, certain);
             }
             let Some(first) = found.first() else { continue };
@@ -526,22 +530,22 @@ fn check_recipient(batch: BatchId, index: usize, known: &Known, arrival: Option<
     );
 }
 
-/// What recovery found is the truth from here on.
+/// What recovery found is the truth from here on. Of a commit that was torn some outcomes may be
+/// left and others not; only the last one is sure to be there.
 fn restart_from(known: &mut Known, arrival: Option<&&Arrival>, certain: bool) {
     match arrival {
         Some(arrival) => {
+            let attempts = arrival.progress.attempts;
             known
                 .steps
-                .retain(|it| it.attempts <= arrival.progress.attempts);
-            known.steps.retain(|it| !it.kind.is_terminal());
+                .retain(|it| it.attempts <= attempts && !it.kind.is_terminal());
         }
         None if known.settled() => {}
         None => known.steps.clear(),
     }
-    let read = known.steps.len();
-    known.durable = if certain {
-        read
-    } else {
-        known.durable.min(read)
-    };
+    known.durable = known.durable.min(known.steps.len());
+    if certain && known.durable < known.steps.len() {
+        known.steps.drain(..known.steps.len() - 1);
+        known.durable = known.steps.len();
+    }
 }

@@ -1,0 +1,398 @@
+//! The truth about every message of a run: who handed it over, what was answered, what hosts got,
+//! what events told. The checks of the invariants compare the engines with it.
+//!
+//! A recipient is *owed* an outcome from the moment its message was acknowledged, or its injection
+//! event was read: an acknowledgement may be lost on its way to the client.
+
+mod lives;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::base::time::Wall;
+use crate::sim::counts::Check;
+use crate::sim::counts::Counts;
+use crate::sim::ledger::lives::Lives;
+use crate::sim::scenario::Limits;
+use crate::sim::scenario::SECOND;
+use crate::types::id::BatchId;
+
+/// Timers are as exact as this, microseconds.
+const TIMER_SLACK_US: u64 = 2_000;
+
+/// After an attempt has begun in an engine, its first recipient may be this late on the wire:
+/// replies and stalls come in between.
+const WIRE_SLACK_US: u64 = 90 * SECOND;
+
+/// An invariant that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    pub check: Check,
+    pub at_us: u64,
+    pub text: String,
+}
+
+/// What the client knows of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Not handed over, or not whole: nobody may have it.
+    Unsent,
+    Accepted,
+    /// Refused after its end.
+    Refused {
+        /// The disk had failed: a crash may bring it back.
+        in_trouble: bool,
+    },
+    /// Handed over whole, and no answer came.
+    Unknown,
+}
+
+/// How a recipient ended, as its event tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    pub outcome: String,
+    pub timestamp: String,
+}
+
+pub struct Delivery {
+    pub at_us: u64,
+    pub conn: usize,
+    pub life: u32,
+    /// When the engine had the positive reply.
+    pub reached_us: Option<u64>,
+    pub lost: bool,
+}
+
+#[derive(Default)]
+pub struct Recipient {
+    pub address: String,
+    pub owed: bool,
+    pub deliveries: Vec<Delivery>,
+    pub ended: Option<Ended>,
+    /// A host has refused it for good.
+    pub rejected: bool,
+    /// It came back after its end because the disk had refused the record of it.
+    pub tainted: bool,
+    attempts_of_life: u32,
+    attempt_life: u32,
+    attempt_us: u64,
+    due: Option<Wall>,
+    /// A reply was lost in this life, so an event must tell of a possible duplicate.
+    lost_in: Option<u32>,
+    possible_duplicate_told: bool,
+}
+
+pub struct Message {
+    pub sender: String,
+    pub recipients: Vec<Recipient>,
+    pub content: Vec<u8>,
+    pub eight_bit: bool,
+    pub standing: Standing,
+    pub batch: Option<BatchId>,
+    /// When it was accepted at the earliest and at the latest.
+    offered_us: u64,
+    accepted_us: u64,
+}
+
+/// Numbers of a message and one of its recipients.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Who {
+    pub message: usize,
+    pub recipient: usize,
+}
+
+impl Who {
+    /// Reads `r2.m17@..`, the form of all simulated addresses.
+    pub fn parse(address: &str) -> Option<Who> {
+        let (local, _) = address.split_once('@')?;
+        let (recipient, message) = local.split_once('.')?;
+        Some(Who {
+            recipient: recipient.strip_prefix('r')?.parse().ok()?,
+            message: message.strip_prefix('m')?.parse().ok()?,
+        })
+    }
+}
+
+/// Distinct events by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    pub injections: u64,
+    pub deliveries: u64,
+    pub delays: u64,
+    pub bounces: u64,
+    pub expirations: u64,
+}
+
+pub struct Ledger {
+    pub messages: Vec<Message>,
+    pub lives: Lives,
+    pub counts: Counts,
+    pub events: EventCounts,
+    /// Recipients that are owed an outcome and have none.
+    pub open: u64,
+    pub violation: Option<Violation>,
+    /// Backwards jumps of the wall clock so far: wall times from before say nothing.
+    pub wall_went_back: bool,
+    limits: Limits,
+    event_ids: BTreeSet<String>,
+    receipts: Vec<Vec<(Who, usize)>>,
+    now_us: u64,
+}
+
+impl Ledger {
+    pub fn new(limits: Limits) -> Ledger {
+        Ledger {
+            messages: Vec::new(),
+            lives: Lives::default(),
+            counts: Counts::default(),
+            events: EventCounts::default(),
+            open: 0,
+            violation: None,
+            wall_went_back: false,
+            limits,
+            event_ids: BTreeSet::new(),
+            receipts: Vec::new(),
+            now_us: 0,
+        }
+    }
+
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    /// Counts a check, and notes the first one that fails.
+    pub fn check(&mut self, check: Check, holds: bool, text: impl FnOnce() -> String) {
+        self.counts.check(check);
+        if !holds {
+            self.fail(check, text());
+        }
+    }
+
+    fn fail(&mut self, check: Check, text: String) {
+        let at_us = self.now_us;
+        let found = Violation { check, at_us, text };
+        self.violation.get_or_insert(found);
+    }
+
+    pub fn recipient(&mut self, who: Who) -> Option<&mut Recipient> {
+        let message = self.messages.get_mut(who.message)?;
+        message.recipients.get_mut(who.recipient)
+    }
+
+    /// A client begins to hand over a message.
+    pub fn offered(&mut self, message: usize) {
+        self.messages[message].offered_us = self.now_us;
+    }
+
+    /// The client has read `250` and the batch id.
+    pub fn accepted(&mut self, message: usize, recipients: &[usize], batch: BatchId) {
+        self.counts.recipients += recipients.len() as u64;
+        let it = &mut self.messages[message];
+        it.standing = Standing::Accepted;
+        it.batch = Some(batch);
+        it.accepted_us = self.now_us;
+        for recipient in recipients {
+            self.owe(Who {
+                message,
+                recipient: *recipient,
+            });
+        }
+    }
+
+    fn owe(&mut self, who: Who) {
+        if let Some(it) = self.recipient(who)
+            && !it.owed
+        {
+            it.owed = true;
+            if it.ended.is_none() {
+                self.open += 1;
+            }
+        }
+    }
+
+    /// A host has been told of a recipient: an attempt.
+    pub fn attempted(&mut self, who: Who, wall: Wall) {
+        let life = self.lives.current();
+        let (now_us, limits) = (self.now_us, self.limits.clone());
+        let went_back = self.wall_went_back;
+        let Some(message) = self.messages.get_mut(who.message) else {
+            return;
+        };
+        let known_us = match message.accepted_us {
+            0 => self.now_us,
+            accepted_us => accepted_us,
+        };
+        let Some(it) = message.recipients.get_mut(who.recipient) else {
+            return;
+        };
+        let again = it.attempt_life == life && it.attempts_of_life > 0;
+        let (before_us, attempts) = (it.attempt_us, it.attempts_of_life);
+        let due = it.due.take();
+        it.attempts_of_life = if again { attempts + 1 } else { 1 };
+        it.attempt_life = life;
+        it.attempt_us = now_us;
+        if again {
+            let doubled = limits.retry_s << (attempts - 1).min(16);
+            let delay = doubled.clamp(1, limits.retry_max_s.max(1)) * SECOND;
+            let early = now_us + TIMER_SLACK_US < before_us + delay;
+            self.check(Check::NotBeforeDue, !early, || {
+                let waited = (now_us - before_us) / 1_000;
+                format!("{who:?}: attempt {attempts} was {waited} ms ago, the next is here")
+            });
+        } else if let Some(due) = due
+            && !went_back
+        {
+            self.check(Check::NotBeforeDueRestart, wall >= due, || {
+                format!(
+                    "{who:?} is tried after a restart at {}, due at {}",
+                    wall.rfc3339(),
+                    due.rfc3339()
+                )
+            });
+        }
+        if !went_back {
+            let end_us = known_us + limits.expiration_s * SECOND + WIRE_SLACK_US;
+            self.check(Check::NotExpired, now_us <= end_us, || {
+                let age = (now_us - known_us) / SECOND;
+                format!("{who:?} is tried at the age of {age} s")
+            });
+        }
+    }
+
+    /// A host has taken a message whole. The receipt goes with the bytes of its reply.
+    pub fn delivered(
+        &mut self,
+        conn: usize,
+        all: &[Who],
+        is_live: &dyn Fn(usize) -> bool,
+    ) -> usize {
+        let life = self.lives.current();
+        let mut receipt = Vec::new();
+        for who in all {
+            self.counts.deliveries += 1;
+            self.check_duplicate(*who, is_live);
+            let at_us = self.now_us;
+            let Some(it) = self.recipient(*who) else {
+                continue;
+            };
+            receipt.push((*who, it.deliveries.len()));
+            it.deliveries.push(Delivery {
+                at_us,
+                conn,
+                life,
+                reached_us: None,
+                lost: false,
+            });
+        }
+        self.receipts.push(receipt);
+        self.receipts.len() - 1
+    }
+
+    fn check_duplicate(&mut self, who: Who, is_live: &dyn Fn(usize) -> bool) {
+        let life = self.lives.current();
+        let Some(message) = self.messages.get(who.message) else {
+            return;
+        };
+        let may_exist = match message.standing {
+            Standing::Accepted | Standing::Unknown => true,
+            Standing::Refused { in_trouble } => in_trouble && life > 1,
+            Standing::Unsent => false,
+        };
+        self.check(Check::EventIsTrue, may_exist, || {
+            format!("{who:?} was delivered, and its client was never told that it was taken")
+        });
+        let Some(it) = self.messages[who.message].recipients.get(who.recipient) else {
+            return;
+        };
+        let mut lost_now = false;
+        let mut without_excuse = None;
+        for before in &it.deliveries {
+            let excused = match before.reached_us {
+                None if before.life == life => {
+                    lost_now = true;
+                    !is_live(before.conn)
+                }
+                None => true,
+                Some(reached_us) => self.lives.may_have_forgotten(before.life, reached_us),
+            };
+            if !excused {
+                without_excuse = Some((before.at_us, before.life, before.reached_us));
+            }
+        }
+        if it.deliveries.is_empty() {
+            return;
+        }
+        self.counts.duplicates += 1;
+        self.check(Check::Duplicate, without_excuse.is_none(), || {
+            let ends = self_describe(without_excuse);
+            format!("{who:?} is delivered again in life {life}; before: {ends}")
+        });
+        if let Some(it) = self.recipient(who)
+            && lost_now
+        {
+            it.lost_in = Some(life);
+        }
+    }
+
+    /// The engine has read the reply that belongs to this receipt.
+    pub fn receipt_reached(&mut self, receipt: usize) {
+        let now_us = self.now_us;
+        for (who, index) in self.receipts[receipt].clone() {
+            if let Some(it) = self.recipient(who)
+                && let Some(delivery) = it.deliveries.get_mut(index)
+            {
+                delivery.reached_us = Some(now_us);
+            }
+        }
+    }
+
+    /// The host had taken it and will not get to say so.
+    pub fn receipt_lost(&mut self, receipt: usize) {
+        for (who, index) in self.receipts[receipt].clone() {
+            if let Some(it) = self.recipient(who)
+                && let Some(delivery) = it.deliveries.get_mut(index)
+            {
+                delivery.lost = true;
+            }
+        }
+    }
+
+    /// What a body that was accepted looks like later: one trace field, then what the client sent.
+    pub fn check_body(&mut self, check: Check, message: usize, body: &[u8]) {
+        let content = match self.messages.get(message) {
+            Some(it) => &it.content[..],
+            None => &[],
+        };
+        let holds = body.strip_suffix(content).is_some_and(is_one_trace_field);
+        self.check(check, holds, || {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
+            format!(
+                "message {message}: a body of {} bytes is not the one accepted: {shown:?}",
+                body.len()
+            )
+        });
+    }
+}
+
+fn self_describe(before: Option<(u64, u32, Option<u64>)>) -> String {
+    match before {
+        Some((at_us, life, reached_us)) => {
+            format!("at {at_us} us in life {life}, reply there at {reached_us:?}")
+        }
+        None => "excused".to_string(),
+    }
+}
+
+/// `Received:`, folded lines and all, and nothing else.
+fn is_one_trace_field(head: &[u8]) -> bool {
+    let Some(lines) = head.strip_suffix(b"\r\n") else {
+        return false;
+    };
+    let mut lines = lines.split(|byte| *byte == b'\n');
+    let first = lines
+        .next()
+        .is_some_and(|line| line.starts_with(b"Received: "));
+    first && lines.all(|line| line.starts_with(b"\t") || line.starts_with(b" "))
+}

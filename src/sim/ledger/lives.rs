@@ -1,0 +1,105 @@
+//! The processes of a run, one after the other, and what each may have forgotten when it was
+//! killed: outcomes that were not yet on disk.
+
+/// An outcome is on its way to disk at most this long if nothing is slow, microseconds: 50 ms
+/// until its commit begins, and a little for timers.
+const OUTCOME_US: u64 = 60_000;
+
+/// One process.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// When it was killed; nothing if it runs or has shut down in order.
+    killed_us: Option<u64>,
+    /// Longest operation of its disk and longest way through its mesh.
+    slowest_op_us: u64,
+    slowest_mesh_us: u64,
+    /// A commit has failed, and none has succeeded since on that shard.
+    failing: u64,
+    /// When the last shard whose disk had failed was well again.
+    well_us: u64,
+}
+
+/// Numbers lives from 1.
+#[derive(Default)]
+pub struct Lives {
+    all: Vec<Life>,
+}
+
+impl Lives {
+    pub fn current(&self) -> u32 {
+        self.all.len() as u32
+    }
+
+    pub fn begin(&mut self) {
+        self.all.push(Life {
+            killed_us: None,
+            slowest_op_us: 0,
+            slowest_mesh_us: 0,
+            failing: 0,
+            well_us: 0,
+        });
+    }
+
+    pub fn mesh_took(&mut self, took_us: u64) {
+        if let Some(life) = self.all.last_mut() {
+            life.slowest_mesh_us = life.slowest_mesh_us.max(took_us);
+        }
+    }
+
+    /// How a commit on a shard ended.
+    pub fn commit_ended(&mut self, now_us: u64, shard: usize, well: bool) {
+        let Some(life) = self.all.last_mut() else {
+            return;
+        };
+        let bit = 1 << shard;
+        if !well {
+            life.failing |= bit;
+        } else if life.failing & bit != 0 {
+            life.failing &= !bit;
+            life.well_us = now_us;
+        }
+    }
+
+    /// Whether the disk of the present process has failed at all.
+    pub fn had_trouble(&self) -> bool {
+        self.all
+            .last()
+            .is_some_and(|life| life.failing != 0 || life.well_us > 0)
+    }
+
+    pub fn killed(&mut self, now_us: u64, slowest_op_us: u64) {
+        if let Some(life) = self.all.last_mut() {
+            life.killed_us = Some(now_us);
+            life.slowest_op_us = slowest_op_us;
+        }
+    }
+
+    /// Whether any process was killed.
+    pub fn any_killed(&self) -> bool {
+        self.all.iter().any(|life| life.killed_us.is_some())
+    }
+
+    /// Whether every process from this one on ended in order, or still runs.
+    pub fn in_order_since(&self, life: u32) -> bool {
+        let since = (life as usize).saturating_sub(1);
+        self.all[since..]
+            .iter()
+            .all(|life| life.killed_us.is_none())
+    }
+
+    /// Whether an outcome known at that moment of a life may have been lost with it.
+    pub fn may_have_forgotten(&self, life: u32, known_us: u64) -> bool {
+        let Some(life) = self.all.get(life as usize - 1) else {
+            return false;
+        };
+        let Some(killed_us) = life.killed_us else {
+            return false;
+        };
+        if life.failing != 0 {
+            return true;
+        }
+        // The commit under way, the next one, and a read of the message for its event.
+        let window = OUTCOME_US + life.slowest_mesh_us + 4 * life.slowest_op_us;
+        killed_us <= known_us.max(life.well_us) + window
+    }
+}
