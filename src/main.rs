@@ -20,6 +20,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(cli::serve::ServeArgs),
+    Demo(cli::demo::DemoArgs),
     Status(cli::status::StatusArgs),
     Queue(cli::queue::QueueArgs),
     Why(cli::why::WhyArgs),
@@ -34,6 +35,7 @@ enum Command {
 fn main() {
     exit(match Arguments::parse().command {
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Demo(args) => cli::demo::run(&args),
         Command::Status(args) => cli::status::run(&args).into(),
         Command::Queue(args) => cli::queue::run(&args).into(),
         Command::Why(args) => cli::why::run(&args).into(),

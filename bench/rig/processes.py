@@ -181,6 +181,9 @@ class Machine:
         ticks = [int(word) for word in words]
         return ticks[3], ticks[4], sum(ticks)
 
+    def elapsed_s(self):
+        return time.monotonic() - self.at
+
     def idle_share(self):
         """Share of all cores that was idle since the start, waiting for the disk included."""
         idle, waiting, total = self.times()

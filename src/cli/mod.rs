@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod output;
 pub mod process;
 pub mod queue;

@@ -59,12 +59,18 @@ pub fn pattern_of(text: &str) -> Option<&str> {
     text.strip_prefix('/')?.strip_suffix('/')
 }
 
-/// The form in which names are compared: lower case, without a final dot.
+/// The form in which names are compared: lower-case A-labels, without a final dot. A name that IDNA
+/// refuses stays as it is, and so equals itself only.
 pub fn normal(name: &str) -> String {
     let name = name
         .strip_suffix('.')
         .filter(|it| !it.is_empty())
         .unwrap_or(name);
+    if !name.is_ascii()
+        && let Ok(name) = idna::domain_to_ascii(name)
+    {
+        return name;
+    }
     name.to_ascii_lowercase()
 }
 
@@ -202,5 +208,22 @@ mod tests {
         assert!(Pattern::new("(").is_err());
         assert!(Pattern::new(&"a".repeat(PATTERN_BYTES_MAX + 1)).is_err());
         assert!(Pattern::new(&"(a{900}){900}".repeat(3)).is_err());
+    }
+
+    #[test]
+    fn items_that_could_never_match_are_refused_and_a_runaway_pattern_matches_nothing() {
+        for item in ["", "*.", "a b.example"] {
+            assert!(DomainSet::default().add(item).is_err(), "{item}");
+        }
+        let mut set = DomainSet::default();
+        set.add("/^(a|a|ab)*?(?=b)c/").unwrap();
+        assert!(!set.contains(&"a".repeat(200)));
+    }
+
+    #[test]
+    fn names_are_compared_as_a_labels() {
+        let mut set = DomainSet::default();
+        set.add("xn--bcher-kva.example").unwrap();
+        assert!(set.contains("xn--bcher-kva.example") && set.contains("b\u{fc}cher.EXAMPLE."));
     }
 }

@@ -581,20 +581,9 @@ fn report_rejections(turn: &mut Turn<'_>, home: &mut Home, session: &mut Session
 }
 
 fn relay_settings(settings: &ListenerSettings) -> relay::Settings {
-    let mut relay_domains = relay::Domains::new();
-    for item in settings.relay_domains.items() {
-        let pattern = item
-            .strip_prefix('/')
-            .and_then(|item| item.strip_suffix('/'));
-        match pattern.map(fancy_regex::Regex::new) {
-            Some(Ok(regex)) => relay_domains.add_regex(regex),
-            Some(Err(_)) => {}
-            None => drop(relay_domains.add(&item)),
-        }
-    }
     relay::Settings {
-        relay_hosts: settings.relay_hosts.nets().to_vec(),
-        relay_domains,
+        relay_hosts: settings.relay_hosts.clone(),
+        relay_domains: settings.relay_domains.clone(),
     }
 }
 

@@ -115,7 +115,8 @@ pub struct Recovered {
     pub tail: Tail,
     /// The log counts up to here in this segment.
     pub good_offset: u32,
-    /// And is sound up to here, provided that it gets synced.
+    /// And is sound up to here, provided that it gets synced. What follows is the rest of a commit
+    /// of which something is missing and that perhaps was never acknowledged.
     pub sound_offset: u32,
     /// For the older segments of the folder.
     pub evidence: Evidence,
@@ -307,7 +308,7 @@ pub fn recover(
         .iter()
         .filter(|it| it.certainty == Certainty::TornOrDamaged);
     let sound_offset = unsure
-        .map(|it| it.offset)
+        .map(|it| verdict.commit_begins(it.offset))
         .fold(verdict.good_offset, u32::min);
     Ok(Recovered {
         start,
@@ -420,6 +421,8 @@ struct Verdict {
     good_offset: u32,
     prior: Option<Evidence>,
     tail: Tail,
+    /// Where each commit begins.
+    begins: Vec<u32>,
 }
 
 impl Verdict {
@@ -462,6 +465,7 @@ impl Verdict {
             _ => Tail::Clean,
         };
         let good_offset = good_offset as u32;
+        let begins = spans.iter().map(|it| it.begins as u32).collect();
         Verdict {
             top,
             top_offset,
@@ -471,7 +475,13 @@ impl Verdict {
             good_offset,
             prior,
             tail,
+            begins,
         }
+    }
+
+    fn commit_begins(&self, offset: u32) -> u32 {
+        let before = self.begins.iter().rev().find(|it| **it <= offset);
+        before.copied().unwrap_or(HEADER_BYTES as u32)
     }
 
     fn counts(&self, it: &Found) -> bool {

@@ -257,7 +257,7 @@ pub struct Writer {
     synced: Position,
     unsynced_since: Option<Mono>,
     lazy_due: Option<Mono>,
-    /// A commit is due even if there is nothing to write: it voids what failed before it.
+    /// A commit is due even if there is nothing to write: it tells what counts before it.
     void_due: bool,
     failures_in_row: u32,
     retry_at: Option<Mono>,
@@ -361,6 +361,12 @@ impl Writer {
         if self.gathering.is_some() {
             self.lazy_due = Some(Mono(0));
         }
+    }
+
+    /// Makes a commit even if nothing gathers. Its presence proves that the ones before it were
+    /// complete.
+    pub fn confirm(&mut self) {
+        self.void_due = true;
     }
 
     /// Nothing gathers, nothing is under way. Asked after `poll` had nothing to say.

@@ -75,6 +75,7 @@ pub struct Recipient {
     pub rejected: bool,
     /// It came back after its end because the disk had refused the record of it.
     pub tainted: bool,
+    attempts: u32,
     attempts_of_life: u32,
     attempt_life: u32,
     attempt_us: u64,
@@ -94,6 +95,26 @@ pub struct Message {
     /// When it was accepted at the earliest and at the latest.
     offered_us: u64,
     accepted_us: u64,
+}
+
+impl Message {
+    pub fn new(
+        sender: String,
+        recipients: Vec<Recipient>,
+        content: Vec<u8>,
+        eight_bit: bool,
+    ) -> Message {
+        Message {
+            sender,
+            recipients,
+            content,
+            eight_bit,
+            standing: Standing::Unsent,
+            batch: None,
+            offered_us: 0,
+            accepted_us: 0,
+        }
+    }
 }
 
 /// Numbers of a message and one of its recipients.
@@ -230,6 +251,7 @@ impl Ledger {
         let again = it.attempt_life == life && it.attempts_of_life > 0;
         let (before_us, attempts) = (it.attempt_us, it.attempts_of_life);
         let due = it.due.take();
+        it.attempts += 1;
         it.attempts_of_life = if again { attempts + 1 } else { 1 };
         it.attempt_life = life;
         it.attempt_us = now_us;
@@ -259,6 +281,13 @@ impl Ledger {
                 format!("{who:?} is tried at the age of {age} s")
             });
         }
+    }
+
+    pub fn is_first_attempt(&self, who: Who) -> bool {
+        let message = self.messages.get(who.message);
+        message
+            .and_then(|it| it.recipients.get(who.recipient))
+            .is_some_and(|it| it.attempts <= 1)
     }
 
     /// A host has taken a message whole. The receipt goes with the bytes of its reply.

@@ -17,7 +17,7 @@ pub const MESSAGES_MIN: u64 = 200;
 pub const SECOND: u64 = 1_000_000;
 
 /// Mail for these places is refused by the config, whatever DNS says.
-const PROHIBITED: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
+pub const PROHIBITED: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
 
 /// Which concerns cause trouble in this seed.
 #[derive(Clone, Copy, Debug)]

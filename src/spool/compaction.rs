@@ -271,13 +271,11 @@ impl Spool {
         };
         let recipients: Vec<_> = message.recipients.into_iter().map(|it| it.0).collect();
         let state = |index: usize| entry.recipients.get(index);
-        record::encode_message(
-            &mut self.scratch,
-            message.event,
-            &content,
-            &recipients,
-            &state,
-        );
+        let written = record::Written {
+            event: message.event,
+            moved: true,
+        };
+        record::encode_message(&mut self.scratch, written, &content, &recipients, &state);
         let message_bytes = format::frame_bytes(self.scratch.len()) as u32;
         let (head, body): ([&[u8]; 1], [&[u8]; 1]) = ([&self.scratch], [&content.body]);
         let frames = message_frames(&head, &body);
@@ -312,6 +310,11 @@ impl Spool {
             .drain(..)
             .partition(|it| it.commit == commit);
         self.compaction.moves = rest;
+        if !done.is_empty() {
+            // Of a last commit with damage in it, copies do not count: the originals stay until a
+            // later commit has confirmed this one.
+            self.writer.confirm();
+        }
         for it in done {
             let Some(entry) = self.entries.get_mut(&it.batch) else {
                 continue;
@@ -327,6 +330,9 @@ impl Spool {
             let after = entry.bytes();
             self.segments.drop_live(it.from, before);
             self.segments.add_live(it.to, after);
+            if let Some(segment) = self.segments.get_mut(it.from) {
+                segment.settled = segment.settled.max(CommitId(commit.0 + 1));
+            }
             self.compaction.moved_messages += 1;
         }
     }

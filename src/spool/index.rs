@@ -234,17 +234,21 @@ impl Segments {
         self.used_bytes
     }
 
-    /// Bytes of the segments that compaction may do something about: not those that cannot be
-    /// read, or are empty but wait for the event log or a restart, nor what waits for them.
+    /// Bytes that compaction may do something about: of segments with something alive, and of
+    /// empty ones that wait for such a segment and for nothing else. Other empty ones come back by
+    /// themselves, or wait for the event log, a restart, or a message that cannot be read.
     pub fn movable_bytes(&self, events: EventSeq) -> u64 {
+        let mut movable = BTreeSet::new();
         let mut stuck = BTreeSet::new();
         let mut bytes = 0;
         for (id, segment) in &self.by_id {
-            let waits = segment.held || segment.events > events;
-            let behind = segment.refers.iter().any(|it| stuck.contains(it));
-            if segment.stuck || segment.live_messages == 0 && (waits || behind) {
+            let waits_for = |set: &BTreeSet<SegmentId>| !segment.refers.is_disjoint(set);
+            let empty = segment.live_messages == 0;
+            let waits = segment.held || segment.events > events || waits_for(&stuck);
+            if segment.stuck || empty && waits {
                 stuck.insert(*id);
-            } else {
+            } else if !empty || waits_for(&movable) {
+                movable.insert(*id);
                 bytes += segment.file_bytes;
             }
         }

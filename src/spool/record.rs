@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! Message  u8 version, u64 event, u64 batch, u64 received us, u32 body bytes, u8 flags
-//!          (1 eight-bit, 2 SMTPUTF8, 4 sender present, 8 plain SMTP), ip peer, str helo,
+//!          (1 eight-bit, 2 SMTPUTF8, 4 sender present, 8 plain SMTP, 16 moved by
+//!          compaction), ip peer, str helo,
 //!          str sender (if present), str subject, str friendly from,
 //!          u16 bindings, str each; u16 recipients, each: u8 state (0 open, 1 settled, 2 tried),
 //!          u16 attempts and u64 due us (if tried), u16 binding, str address
@@ -71,16 +72,24 @@ impl State {
     });
 }
 
+/// About the record itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Written {
+    pub event: EventSeq,
+    /// A copy made by compaction; the original counts until this one is durable.
+    pub moved: bool,
+}
+
 pub(super) fn encode_message(
     out: &mut Vec<u8>,
-    event: EventSeq,
+    written: Written,
     content: &Content,
     recipients: &[Recipient],
     state: &dyn Fn(usize) -> State,
 ) {
     out.clear();
     out.push(RECORD_VERSION);
-    out.extend_from_slice(&event.0.to_le_bytes());
+    out.extend_from_slice(&written.event.0.to_le_bytes());
     out.extend_from_slice(&content.batch.0.to_le_bytes());
     out.extend_from_slice(&content.received.0.to_le_bytes());
     out.extend_from_slice(&(content.body.len() as u32).to_le_bytes());
@@ -89,7 +98,8 @@ pub(super) fn encode_message(
         flag(content.eight_bit, 1)
             | flag(content.smtputf8, 2)
             | flag(content.sender.is_some(), 4)
-            | flag(content.origin.method == Method::Smtp, 8),
+            | flag(content.origin.method == Method::Smtp, 8)
+            | flag(written.moved, 16),
     );
     put_ip(out, Some(content.origin.peer));
     put_str(out, &content.origin.helo);
@@ -209,6 +219,8 @@ pub(super) struct MessageHead {
     pub batch: BatchId,
     pub received: Wall,
     pub body_bytes: u32,
+    pub moved: bool,
+    flags: u8,
 }
 
 pub(super) fn decode_message_head(payload: &[u8]) -> Option<MessageHead> {
@@ -217,11 +229,19 @@ pub(super) fn decode_message_head(payload: &[u8]) -> Option<MessageHead> {
 
 fn read_head(reader: &mut Reader<'_>) -> Option<MessageHead> {
     reader.version()?;
+    let event = EventSeq(reader.u64()?);
+    let batch = BatchId(reader.u64()?);
+    let received = Wall(reader.u64()?);
+    let body_bytes = reader.u32()?;
+    let flags = reader.u8()?;
+    let moved = flags & 16 != 0;
     Some(MessageHead {
-        event: EventSeq(reader.u64()?),
-        batch: BatchId(reader.u64()?),
-        received: Wall(reader.u64()?),
-        body_bytes: reader.u32()?,
+        event,
+        batch,
+        received,
+        body_bytes,
+        moved,
+        flags,
     })
 }
 
@@ -231,7 +251,7 @@ pub(super) type Intern<'a> = &'a mut dyn FnMut(&str) -> Arc<str>;
 pub(super) fn decode_message(payload: &[u8], intern: Intern<'_>) -> Option<Message> {
     let mut reader = Reader { rest: payload };
     let head = read_head(&mut reader)?;
-    let flags = reader.u8()?;
+    let flags = head.flags;
     let peer = reader.ip()??;
     let helo = reader.str()?.into();
     let sender = match flags & 4 {
@@ -270,8 +290,7 @@ pub(super) fn decode_recipients(
     intern: Intern<'_>,
 ) -> Option<Vec<(Recipient, State)>> {
     let mut reader = Reader { rest: payload };
-    read_head(&mut reader)?;
-    let flags = reader.u8()?;
+    let flags = read_head(&mut reader)?.flags;
     reader.ip()?;
     let strings = if flags & 4 == 0 { 3 } else { 4 };
     for _ in 0..strings {

@@ -426,7 +426,9 @@ impl Recovery {
             let sound = match frame.kind {
                 record::KIND_MESSAGE => {
                     let body = recovered.frames.get(position + 1);
-                    self.take_message(index, frame, payload, body, recovered.complete)
+                    let sure = frame.offset < recovered.sound_offset;
+                    let body = (body, recovered.complete);
+                    self.take_message(index, frame, payload, body, sure)
                 }
                 record::KIND_OUTCOME => self.take_outcome(index, frame, payload),
                 _ => true,
@@ -443,8 +445,8 @@ impl Recovery {
         segment: usize,
         frame: &FrameRef,
         payload: &[u8],
-        body: Option<&FrameRef>,
-        complete: bool,
+        (body, complete): (Option<&FrameRef>, bool),
+        sure: bool,
     ) -> bool {
         let names = &mut self.names;
         let mut intern = |name: &str| intern(names, name);
@@ -462,6 +464,11 @@ impl Recovery {
         };
         if complete && body.filter(adjacent).is_none() {
             return false;
+        }
+        if head.moved && !sure {
+            // A copy in a commit that is not whole may know more than the outcomes that are left
+            // of that commit; the original is still there.
+            return true;
         }
         self.event_of(segment, head.event);
         self.receptions.push((head.event, segment, head.batch));

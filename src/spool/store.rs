@@ -267,7 +267,11 @@ impl Spool {
         self.admission()?;
         let event = EventSeq(self.next_event);
         let state = |_| State::NEW;
-        record::encode_message(&mut self.scratch, event, content, recipients, &state);
+        let written = record::Written {
+            event,
+            moved: false,
+        };
+        record::encode_message(&mut self.scratch, written, content, recipients, &state);
         let (head, body): ([&[u8]; 1], [&[u8]; 1]) = ([&self.scratch], [&content.body]);
         let frames = message_frames(&head, &body);
         let at = self.writer.append(&frames)?;

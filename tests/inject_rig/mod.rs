@@ -6,11 +6,13 @@
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pelton::base::time::Mono;
 use pelton::base::time::Now;
 use pelton::base::time::Wall;
+use pelton::config::{DomainSet, NetSet};
 use pelton::inject::Facts;
 use pelton::inject::Question;
 use pelton::inject::Resolution;
@@ -101,9 +103,12 @@ impl Rig {
             peer: SocketAddr::new(peer, 40_000),
             local: "127.0.0.1:2525".parse().unwrap(),
         };
-        let mut relay = relay::Settings::default();
-        relay.relay_hosts.push("127.0.0.0/8".parse().unwrap());
-        assert!(relay.relay_domains.add("r.example"));
+        let mut relay_domains = DomainSet::default();
+        relay_domains.add("r.example").unwrap();
+        let relay = relay::Settings {
+            relay_hosts: Arc::new(NetSet::new(vec!["127.0.0.0/8".parse().unwrap()])),
+            relay_domains: Arc::new(relay_domains),
+        };
         Rig {
             session: Session::new(Rc::new(settings), facts),
             relay,

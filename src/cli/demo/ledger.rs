@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::base::map::Map;
 use crate::base::map::Set;
-use crate::base::units;
+use crate::base::units::grouped;
 use crate::engine::stats::Counters;
 use crate::rig::base64;
 use crate::rig::blast::content::BlastId;
@@ -68,7 +68,6 @@ pub struct QueueTotals {
     pub delayed_attempts: u64,
     pub bounced: u64,
     pub expired: u64,
-    pub possible_duplicates: u64,
 }
 
 /// A reply with which mail was refused for good.
@@ -90,6 +89,8 @@ pub struct Ledger {
     pub first_delivery_ms: Vec<u64>,
     /// Delay events.
     pub delayed_attempts: u64,
+    /// Attempts that may have delivered although nobody heard so.
+    pub possible_duplicates: u64,
     event_ids: Set<Box<str>>,
     /// Events that were told again, with the id they had before.
     pub repeated_events: u64,
@@ -148,7 +149,9 @@ impl Ledger {
         each_line(acked, |line| ledger.acknowledged(line))?;
         let content = Content::new();
         let mut scratch = Vec::new();
-        each_line(capture, |line| ledger.captured(line, &content, &mut scratch))?;
+        each_line(capture, |line| {
+            ledger.captured(line, &content, &mut scratch)
+        })?;
         ledger.event_ids = Set::default();
         ledger.first_delivery_ms.sort_unstable();
         Ok(ledger)
@@ -170,6 +173,7 @@ impl Ledger {
         let recipient = self.recipients.entry(event.rcpt_to.as_deref()?.into());
         let recipient = recipient.or_default();
         recipient.possible_duplicate |= event.possible_duplicate;
+        self.possible_duplicates += u64::from(event.possible_duplicate);
         let ending = match (event.kind.as_ref(), event.outcome.as_deref()) {
             ("injection", _) => {
                 totals.accepted += 1;
@@ -188,7 +192,6 @@ impl Ledger {
             ("bounce", Some("discarded")) => Ending::Discarded,
             _ => return None,
         };
-        totals.possible_duplicates += u64::from(event.possible_duplicate);
         recipient.endings += 1;
         recipient.ending.get_or_insert(ending);
         match ending {
@@ -273,7 +276,6 @@ impl Ledger {
             sum.delayed_attempts += totals.delayed_attempts;
             sum.bounced += totals.bounced;
             sum.expired += totals.expired;
-            sum.possible_duplicates += totals.possible_duplicates;
         }
         sum
     }
@@ -324,7 +326,7 @@ impl Ledger {
             faults.push(sentence(examples, "arrived changed"));
         }
         if self.foreign > 0 {
-            let foreign = units::grouped(self.foreign);
+            let foreign = grouped(self.foreign);
             faults.push(format!("{foreign} messages arrived that nobody had sent"));
         }
         faults
@@ -350,15 +352,12 @@ impl Ledger {
             }),
             (
                 "arrived more than once and are not marked as possible duplicates",
-                |it| it.arrived > 1 && !it.possible_duplicate,
+                |it| it.arrived + it.unconfirmed > 1 && !it.possible_duplicate,
             ),
-            (
-                "arrived, although they are said to have failed",
-                |it| {
-                    let failed = it.ending.is_some_and(|it| it != Ending::Delivered);
-                    failed && it.arrived > 0 && !it.possible_duplicate
-                },
-            ),
+            ("arrived, although they are said to have failed", |it| {
+                let failed = it.ending.is_some_and(|it| it != Ending::Delivered);
+                failed && it.arrived > 0 && !it.possible_duplicate
+            }),
         ];
         for (what, test) in tests {
             faults.extend(self.fault(what, test));
@@ -369,8 +368,8 @@ impl Ledger {
         if unheard > counted.unanswered {
             faults.push(format!(
                 "{} recipients are in the event log without an acknowledgement, {} at most can be",
-                units::grouped(unheard),
-                units::grouped(counted.unanswered)
+                grouped(unheard),
+                grouped(counted.unanswered)
             ));
         }
     }
@@ -398,16 +397,24 @@ impl Ledger {
         for (name, counter, events) in pairs.into_iter().filter(|(_, a, b)| a != b) {
             faults.push(format!(
                 "the engine counted {} {name}, its event log has {}",
-                units::grouped(counter),
-                units::grouped(events)
+                grouped(counter),
+                grouped(events)
+            ));
+        }
+        let doubts = (engine.possible_duplicates, self.possible_duplicates);
+        if doubts.0 != doubts.1 {
+            faults.push(format!(
+                "the engine counted {} possible duplicates, its event log has {}",
+                grouped(doubts.0),
+                grouped(doubts.1)
             ));
         }
         let arrived: u64 = arrivals.sum();
         if arrived != counted.received {
             faults.push(format!(
                 "the hosts counted {} recipients, their capture file has {}",
-                units::grouped(counted.received),
-                units::grouped(arrived)
+                grouped(counted.received),
+                grouped(arrived)
             ));
         }
     }
@@ -424,7 +431,7 @@ impl Ledger {
 fn sentence<'a>(mut names: impl Iterator<Item = &'a str>, what: &str) -> String {
     let examples: Vec<_> = names.by_ref().take(EXAMPLES_MAX).collect();
     let rest = names.count();
-    let count = units::grouped((examples.len() + rest) as u64);
+    let count = grouped((examples.len() + rest) as u64);
     let more = if rest > 0 { ", .." } else { "" };
     format!("{count} recipients {what}: {}{more}", examples.join(", "))
 }
@@ -506,7 +513,10 @@ mod tests {
 
     #[test]
     fn books_that_agree_have_no_faults_and_tell_retries_apart() {
-        let ledger = ledger(&["injected", "injected", "delayed", "delivered", "delivered"], 1);
+        let ledger = ledger(
+            &["injected", "injected", "delayed", "delivered", "delivered"],
+            1,
+        );
         assert_eq!(ledger.faults(&counted(&ledger)), [""; 0]);
         assert_eq!(ledger.delivered_after(), [0, 1]);
         assert_eq!(ledger.repeated_events, 2);
@@ -526,7 +536,11 @@ mod tests {
             (&["injected"], 0, "accepted and have no outcome"),
             (&["injected", "delivered"], 0, "never arrived"),
             (&["injected", "delivered"], 2, "arrived more than once"),
-            (&["injected", "delivered", "bounced"], 1, "more than one outcome"),
+            (
+                &["injected", "delivered", "bounced"],
+                1,
+                "more than one outcome",
+            ),
             (&["injected", "bounced"], 1, "said to have failed"),
             (&["delivered"], 1, "never accepted"),
         ];

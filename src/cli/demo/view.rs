@@ -24,6 +24,9 @@ const SAMPLES_MAX: usize = 5;
 /// Queues in the block.
 pub const QUEUES_SHOWN: usize = 6;
 
+/// A narrower terminal gets lines instead of the block.
+const BLOCK_COLUMNS: usize = 80;
+
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,8 +75,8 @@ pub struct View {
 impl View {
     pub fn new(style: Style) -> View {
         View {
+            terminal: can_redraw(&style),
             style,
-            terminal: std::io::stdout().is_terminal(),
             samples: VecDeque::with_capacity(SAMPLES_MAX),
             drawn: 0,
             line_due: LINE_EVERY,
@@ -229,6 +232,12 @@ impl View {
         text.push_str(&table.render(&self.style));
         text
     }
+}
+
+/// Lines of the block are not cut, and a wrapped line would spoil the count of lines.
+fn can_redraw(style: &Style) -> bool {
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    std::io::stdout().is_terminal() && !dumb && style.width >= BLOCK_COLUMNS
 }
 
 /// One line to whoever looks. A reader that has gone away is no fault of the demo.

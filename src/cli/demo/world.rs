@@ -84,8 +84,8 @@ pub const DOMAINS: [Domain; 14] = [
     },
     Domain {
         mx: &[(10, 4)],
-        rule: "chance=0.3 reply=\"451 4.3.2 busy, come back later\"",
-        ..domain("busy.example", 8, "defers three in ten")
+        rule: "chance=0.25 reply=\"451 4.3.2 busy, come back later\"",
+        ..domain("busy.example", 8, "defers one in four")
     },
     Domain {
         mx: &[(10, 5)],
@@ -174,7 +174,7 @@ impl World {
              Remote_SMTP_Port = {port}\n\
              \n\
              Retry_Interval = 1\n\
-             Max_Retry_Interval = 2\n\
+             Max_Retry_Interval = 1\n\
              Message_Expiration = 10m\n\
              Host_Failure_Retry = 1\n\
              \n\

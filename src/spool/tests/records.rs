@@ -27,7 +27,11 @@ fn messages_survive_with_the_state_of_every_recipient() {
             .collect();
         let mut payload = Vec::new();
         let event = EventSeq(number + 7);
-        record::encode_message(&mut payload, event, &content, &recipients, &|it| states[it]);
+        let moved = prng.chance(1, 2);
+        let written = record::Written { event, moved };
+        record::encode_message(&mut payload, written, &content, &recipients, &|it| {
+            states[it]
+        });
         let decoded = record::decode_message(&payload, &mut intern).expect("a message");
         assert_eq!(decoded.event, event);
         assert_eq!(decoded.body_bytes as usize, content.body.len());
@@ -45,7 +49,10 @@ fn messages_survive_with_the_state_of_every_recipient() {
             Some(expected)
         );
         let head = record::decode_message_head(&payload).expect("a head");
-        assert_eq!((head.event, head.batch), (event, BatchId(number)));
+        assert_eq!(
+            (head.event, head.batch, head.moved),
+            (event, BatchId(number), moved)
+        );
     }
 }
 
@@ -74,7 +81,11 @@ fn no_bytes_make_a_decoder_panic_and_cut_ones_are_refused() {
     let mut prng = Prng::new(3);
     let (content, recipients) = message(&mut prng, BatchId(1), 10);
     let mut payload = Vec::new();
-    record::encode_message(&mut payload, EventSeq(1), &content, &recipients, &|_| {
+    let written = record::Written {
+        event: EventSeq(1),
+        moved: false,
+    };
+    record::encode_message(&mut payload, written, &content, &recipients, &|_| {
         State::NEW
     });
     let id = MessageId {

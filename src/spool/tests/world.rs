@@ -47,6 +47,8 @@ struct Known {
     steps: Vec<Outcome>,
     /// This many of the steps are on disk.
     durable: usize,
+    /// Found after a crash, but perhaps only in memory.
+    shaky: bool,
 }
 
 impl Known {
@@ -55,7 +57,7 @@ impl Known {
     }
 
     fn surely_settled(&self) -> bool {
-        self.durable == self.steps.len() && self.settled()
+        self.durable == self.steps.len() && self.settled() && !self.shaky
     }
 }
 
@@ -221,7 +223,12 @@ impl World {
                     // Nobody was promised anything: it may have vanished with its outcomes.
                     *known = Known::default();
                 }
+                // Of a torn commit some outcomes may be left and others not.
+                for step in known.steps.iter().rev().skip(1) {
+                    self.told.insert((*batch, index as u16, step.attempts));
+                }
                 restart_from(known, arrival, certain);
+                known.shaky |= self.damage_is_fine && known.durable < known.steps.len();
             }
             let Some(first) = found.first() else { continue };
             let home = place[&first.batch];
@@ -376,7 +383,17 @@ impl World {
 
     fn end(&mut self, shard: usize, op: DiskOp) {
         let at = self.at();
+        let sync = matches!(op, DiskOp::Sync { .. });
         let completion = self.disk.run(op);
+        if sync && completion.result.is_err() {
+            for it in self
+                .mail
+                .values_mut()
+                .filter(|it| it.fate == Fate::Found(shard))
+            {
+                it.fate = Fate::Ghost;
+            }
+        }
         match self.spools[shard].completed(at, completion) {
             Completed::Nothing => {}
             Completed::Durable(durable) => {

@@ -1,0 +1,461 @@
+//! Processes: what a start reads back, one engine per shard, a crash or an orderly end, and another
+//! start on what the disk has kept.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::prng::Prng;
+use crate::base::time::Mono;
+use crate::base::time::Now;
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::SourceFile;
+use crate::engine::Engine;
+use crate::engine::Setup;
+use crate::engine::cells::Cells;
+use crate::engine::io::ConnId;
+use crate::engine::io::Input;
+use crate::engine::io::MeshMessage;
+use crate::engine::io::Outbox;
+use crate::engine::io::ToShard;
+use crate::engine::owner_of;
+use crate::engine::settings::Identity;
+use crate::hose;
+use crate::hose::Hose;
+use crate::log;
+use crate::log::SyncMode;
+use crate::sim::counts::Check;
+use crate::sim::counts::Fault;
+use crate::sim::ledger::Who;
+use crate::sim::planted::Planted;
+use crate::sim::scenario::SECOND;
+use crate::sim::world::Event;
+use crate::sim::world::World;
+use crate::spool;
+use crate::spool::Home;
+use crate::spool::Problem;
+use crate::spool::Recovery;
+use crate::spool::Spool;
+use crate::types::id::BatchId;
+use crate::types::id::ShardId;
+use crate::types::message::Arrival;
+use crate::types::message::Progress;
+
+/// The spool's own number, the same in every run.
+const SPOOL_ID: u64 = 0x5350_4f4f_4c5f_4944;
+
+/// `Shutdown_Grace` of the runs, and how much longer the last sync may take.
+const GRACE_S: u64 = 5;
+const GRACE_SLACK_S: u64 = 60;
+
+/// Memory that counts as too much, against `Memory_Limit` of 64 MiB.
+const MEMORY_SHORT: u64 = 63 << 20;
+const SPACE_FREE: u64 = 1 << 40;
+
+/// All that ends with a process.
+pub struct Process {
+    pub engines: Vec<Engine>,
+    pub outbox: Outbox,
+    pub cells: Vec<Arc<Cells>>,
+    /// Planned wake-ups, by shard.
+    pub ticks: Vec<Option<u64>>,
+    /// The engines' monotonic clock is ahead of the run's by so much.
+    pub mono_ahead_us: u64,
+    /// Messages between each pair of shards, in order.
+    pub mesh: Vec<VecDeque<MeshMessage>>,
+    pub mesh_last_us: Vec<u64>,
+    /// Entries on their way to their owners.
+    pub arrivals_under_way: u64,
+    pub conns: BTreeMap<(usize, ConnId), usize>,
+    pub listening: Vec<bool>,
+    /// A shutdown has begun.
+    pub draining: bool,
+    pub drained: Vec<bool>,
+    pub asked: u64,
+    pub generation: u64,
+    pub commits: BTreeSet<(usize, log::OpId)>,
+}
+
+impl Process {
+    pub fn shards(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// A shard that has said that it is drained stops.
+    pub fn runs(&self, shard: usize) -> bool {
+        self.drained.get(shard).is_some_and(|drained| !drained)
+    }
+}
+
+impl World {
+    pub fn now(&self) -> Now {
+        let ahead_us = self.process.as_ref().map_or(0, |it| it.mono_ahead_us);
+        Now {
+            mono: Mono(self.now_us + ahead_us),
+            wall: self.wall(),
+        }
+    }
+
+    fn load(&mut self, shards: usize, generation: u64) -> Arc<Config> {
+        let mut text = self
+            .scenario
+            .config(shards, generation, &mut self.streams.config);
+        if self.planted == Some(Planted::ForgottenBudget) {
+            text.push_str("Max_Resident_Messages = 100000\nMax_Resident_Active_Queue = -1\n");
+        }
+        let main = SourceFile {
+            name: "simulated.conf".to_string(),
+            text,
+        };
+        let environment = Environment {
+            hostname: "simulated.example".to_string(),
+            cores: shards,
+        };
+        let loaded = crate::config::load(main, &environment, &mut |_| Err("no includes".into()));
+        match loaded {
+            Ok(checked) => Arc::new(checked.config),
+            Err(errors) => panic!("a drawn config is a good one: {errors:?}"),
+        }
+    }
+
+    /// A process begins with what the disk has.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "one process at a time");
+        self.starts += 1;
+        let mut shards = self.scenario.shards;
+        if self.scenario.shards_vary && self.starts > 1 {
+            shards = self.streams.life.between(1, 4) as usize;
+            if shards != self.scenario.shards {
+                self.ledger.counts.fault(Fault::OtherShardCount);
+            }
+        }
+        self.note(2, shards as u64, || format!("a process of {shards} shards"));
+        let had_trouble = self.ledger.lives.had_trouble();
+        self.ledger.lives.begin();
+        self.disk.slowest_us = 0;
+        let config = self.load(shards, 0);
+        let mut homes = self.recover(shards);
+        let arrivals = homes.iter().flat_map(|home| &home.arrivals);
+        let unreported = homes.iter().flat_map(|home| &home.unreported);
+        self.ledger.recovered(arrivals, unreported, had_trouble);
+        let cells: Vec<Arc<Cells>> = match self.planted {
+            Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
+            _ => vec![Arc::new(Cells::new(1)); shards],
+        };
+        self.process = Some(Process {
+            engines: Vec::new(),
+            outbox: Outbox::default(),
+            cells,
+            ticks: vec![None; shards],
+            mono_ahead_us: self.streams.life.below(1_000_000 * SECOND),
+            mesh: (0..shards * shards).map(|_| VecDeque::new()).collect(),
+            mesh_last_us: vec![0; shards * shards],
+            arrivals_under_way: 0,
+            conns: BTreeMap::new(),
+            listening: vec![true; shards],
+            draining: false,
+            drained: vec![false; shards],
+            asked: 0,
+            generation: 0,
+            commits: BTreeSet::new(),
+        });
+        self.set_gauges();
+        let mut by_owner = self.by_owner(&mut homes, shards);
+        for mut home in homes {
+            let arrivals = core::mem::take(&mut by_owner[home.shard.index()]);
+            self.start_engine(&config, &mut home, arrivals);
+        }
+        for shard in 0..shards {
+            self.handle(shard, Input::Tick);
+        }
+    }
+
+    fn recover(&mut self, shards: usize) -> Vec<Home> {
+        self.disk.remove_new();
+        let mut folders = self.disk.folders();
+        folders.extend((0..shards).map(|shard| ShardId(shard as u8)));
+        let disk = &self.disk;
+        let mut read = |file, offset, bytes| disk.read(file, offset, bytes);
+        let mut recovery = Recovery::new(SPOOL_ID, shards as u16);
+        for folder in folders {
+            if let Err(error) = recovery.folder(folder, disk.list(folder), &mut read) {
+                panic!("a start refuses its own spool: {error}");
+            }
+        }
+        let homes = recovery.finish(&mut read);
+        for damage in homes.iter().flat_map(|home| &home.damage) {
+            let is_ours = damage.problem == Problem::TornOrDamaged;
+            self.ledger.check(Check::BodyRecovered, is_ours, || {
+                format!("recovery reports damage: {damage}")
+            });
+        }
+        homes
+    }
+
+    fn by_owner(&mut self, homes: &mut [Home], shards: usize) -> Vec<Vec<Arrival>> {
+        let mut owned: Vec<Vec<Arrival>> = (0..shards).map(|_| Vec::new()).collect();
+        for home in homes {
+            for mut arrival in core::mem::take(&mut home.arrivals) {
+                if self.planted == Some(Planted::ForgottenDue) {
+                    arrival.progress = Progress::default();
+                }
+                let domain = arrival.address.routing_domain();
+                let owner = owner_of(shards, &arrival.binding, &domain);
+                owned[owner.index()].push(arrival);
+            }
+        }
+        owned
+    }
+
+    fn start_engine(&mut self, config: &Arc<Config>, home: &mut Home, arrivals: Vec<Arrival>) {
+        let (now, seed) = (self.now(), self.seed);
+        let Some(process) = &self.process else {
+            return;
+        };
+        let shards = process.cells.len();
+        let shard = home.shard;
+        let mut log = log::Config::new(SPOOL_ID, shard, self.starts, shards as u16);
+        log.segment_bytes = self.scenario.segment_bytes;
+        log.gather_bytes_max = self.scenario.gather_bytes_max;
+        log.free_max = 2;
+        if self.scenario.sync_interval {
+            log.sync = SyncMode::Interval(core::time::Duration::from_millis(100));
+        }
+        let segments_max = self.scenario.segments_max;
+        let spool = Spool::new(spool::Config { log, segments_max }, home);
+        let settings = hose::Settings {
+            max_file_bytes: self.scenario.event_file_bytes,
+            max_total_bytes: self.scenario.event_file_bytes * 4,
+            gather_bytes: 4_096,
+            backlog_bytes_max: 4 << 20,
+            ..hose::Settings::default()
+        };
+        let existing = self.events.found(shard, shards);
+        let setup = Setup {
+            shard,
+            shards,
+            start: self.starts,
+            seed: Prng::new(seed ^ u64::from(shard.0) ^ (u64::from(self.starts) << 32)).next(),
+            config: config.clone(),
+            identity: Identity::default(),
+            cells: process.cells[shard.index()].clone(),
+            spool,
+            hose: Hose::new(settings, shard, existing),
+            arrivals,
+            unreported: core::mem::take(&mut home.unreported),
+        };
+        self.check_bodies(&setup, &setup.arrivals.clone());
+        let engine = Engine::new(setup, now);
+        if let Some(process) = &mut self.process {
+            process.engines.push(engine);
+        }
+    }
+
+    /// Every message that recovery names is there, byte for byte.
+    fn check_bodies(&mut self, setup: &Setup, arrivals: &[Arrival]) {
+        let mut seen: BTreeSet<BatchId> = BTreeSet::new();
+        for arrival in arrivals {
+            if arrival.home != setup.shard || !seen.insert(arrival.batch) {
+                continue;
+            }
+            let Some(at) = setup.spool.locate(arrival.batch) else {
+                let batch = arrival.batch;
+                self.ledger.check(Check::BodyRecovered, false, || {
+                    format!("{batch} was recovered and lies nowhere")
+                });
+                continue;
+            };
+            let read = self.disk.read(at.file, at.offset, at.bytes as usize);
+            let bytes = Bytes::from(read.unwrap_or_default());
+            let decoded = setup.spool.decode_read(arrival.batch, at, &bytes);
+            match (decoded, Who::parse(arrival.address.as_str())) {
+                (Ok((content, _)), Some(who)) => {
+                    let check = Check::BodyRecovered;
+                    self.ledger.check_body(check, who.message, &content.body);
+                }
+                (Err(error), _) => self.ledger.check(Check::BodyRecovered, false, || {
+                    format!("{} cannot be read back: {error}", arrival.batch)
+                }),
+                (Ok(_), None) => {}
+            }
+        }
+    }
+
+    /// What control samples from the machine.
+    pub fn set_gauges(&mut self) {
+        let Some(process) = &self.process else {
+            return;
+        };
+        for cells in &process.cells {
+            cells.memory_limit.set(64 << 20);
+            cells.memory_used.set(match self.switches.memory_short {
+                true => MEMORY_SHORT,
+                false => 1 << 20,
+            });
+            cells.disk_free.set(match self.switches.free_space_short {
+                true => 0,
+                false => SPACE_FREE,
+            });
+        }
+    }
+
+    /// A new generation, which the shards hear of one after the other.
+    pub fn reload(&mut self) {
+        let calm = self.switches.calm;
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.generation += 1;
+        let (shards, generation) = (process.shards(), process.generation);
+        self.ledger.counts.fault(Fault::Reload);
+        let config = self.load(shards, if calm { 0 } else { generation });
+        let life = self.life();
+        for shard in 0..shards {
+            let config = config.clone();
+            let message = Box::new(ToShard::Reload { config });
+            let after_us = if calm { 0 } else { self.streams.life.below(200_000) };
+            self.plan(
+                after_us,
+                Event::Control {
+                    life,
+                    shard,
+                    message,
+                },
+            );
+        }
+    }
+
+    pub fn control(&mut self, shard: usize, message: ToShard) {
+        self.handle(shard, Input::Control(message));
+    }
+
+    /// The process is killed, or the machine loses power.
+    pub fn crash(&mut self, power: bool) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        self.ledger.counts.fault(match power {
+            true => Fault::PowerCut,
+            false => Fault::Kill,
+        });
+        let now_us = self.now_us;
+        self.keep_counters(&process);
+        self.disk.crash(now_us, power, &mut self.ledger.counts);
+        self.ledger.lives.killed(now_us, self.disk.slowest_us);
+        self.end_process(process, power);
+        let after_us = self.streams.life.between(100_000, 5 * SECOND);
+        self.plan(after_us, Event::Start);
+    }
+
+    /// Connections end, the event log is as the crash has left it.
+    fn end_process(&mut self, process: Process, power: bool) {
+        for conn in process.conns.into_values() {
+            self.cut_off(conn, power);
+        }
+        self.events.crash(power, &mut self.ledger.counts);
+        self.read_events();
+    }
+
+    fn keep_counters(&mut self, process: &Process) {
+        let now = Now {
+            mono: Mono(self.now_us + process.mono_ahead_us),
+            wall: self.wall(),
+        };
+        for engine in &process.engines {
+            self.past.merge(&engine.stats(now));
+        }
+    }
+
+    /// An orderly end begins.
+    pub fn shut_down(&mut self) {
+        let life = self.life();
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if core::mem::replace(&mut process.draining, true) {
+            return;
+        }
+        let shards = process.shards();
+        if !self.ending {
+            self.ledger.counts.fault(Fault::GracefulRestart);
+        }
+        let grace = core::time::Duration::from_secs(GRACE_S);
+        for shard in 0..shards {
+            let message = Box::new(ToShard::Shutdown { grace });
+            let after_us = self.streams.life.below(1_000);
+            self.plan(
+                after_us,
+                Event::Control {
+                    life,
+                    shard,
+                    message,
+                },
+            );
+        }
+        let after_us = (GRACE_S + GRACE_SLACK_S) * SECOND;
+        self.plan(after_us, Event::GraceOver { life });
+    }
+
+    /// A shard has said that it is drained. When all have, the process is over.
+    pub fn shard_drained(&mut self, shard: usize) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.drained[shard] = true;
+        if !process.drained.iter().all(|drained| *drained) {
+            return;
+        }
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        self.ledger.check(Check::ShutDown, true, String::new);
+        self.keep_counters(&process);
+        self.disk.crash(self.now_us, false, &mut self.ledger.counts);
+        self.end_process(process, false);
+        if self.ending {
+            return self.finish();
+        }
+        let after_us = self.streams.life.between(100_000, 5 * SECOND);
+        self.plan(after_us, Event::Start);
+    }
+
+    /// A shutdown that takes longer than it may: a disk in trouble is an excuse, nothing else is.
+    pub fn grace_over(&mut self, life: u32) {
+        if life != self.life() || self.process.is_none() {
+            return;
+        }
+        let excused = self.is_disk_troubled();
+        self.ledger.check(Check::ShutDown, excused, || {
+            "a shutdown does not come to its end".to_string()
+        });
+        self.crash(false);
+    }
+
+    fn is_disk_troubled(&self) -> bool {
+        let (disk, events) = (self.disk.trouble, self.events.trouble);
+        let disk_fails = disk.write_fails + disk.short_write + disk.sync_fails > 0;
+        disk.full || disk_fails || disk.slower_us > 0 || events.full || events.fails > 0
+    }
+
+    /// What recovery would find now must be nothing.
+    pub fn check_nothing_left(&mut self) {
+        let homes = self.recover(self.scenario.shards);
+        let arrivals: Vec<String> = homes
+            .iter()
+            .flat_map(|home| &home.arrivals)
+            .map(|arrival| arrival.address.to_string())
+            .collect();
+        let unreported: usize = homes.iter().map(|home| home.unreported.len()).sum();
+        self.ledger
+            .check(Check::NothingLeft, arrivals.is_empty(), || {
+                format!("a start after the end finds {arrivals:?}")
+            });
+        self.ledger.check(Check::NothingLeft, unreported == 0, || {
+            format!("a start after the end would tell {unreported} events again")
+        });
+    }
+}
