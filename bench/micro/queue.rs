@@ -81,6 +81,7 @@ impl Filled {
             received: at(0).wall,
             size: 4_096,
             progress,
+            in_doubt: false,
         };
         self.queues.insert(at(0), self.ids[domain], arrival, None);
     }

@@ -2,8 +2,8 @@
 
 A scope is a cgroup (version 2) where there is one, so that the CPU time of a system of many short
 processes is exact, those that have ended included, and so that its end is certain. Where no cgroup
-can be made, the times of /proc are added up, reaped children included; they count in steps of
-10 ms and only what its parent has waited for.
+can be made, the times of /proc are added up, reaped children included; each process is then
+rounded down to 10 ms, which makes a system of many processes look cheaper than it is.
 """
 
 import os
@@ -68,7 +68,7 @@ class Scope:
 
     @property
     def accounting(self):
-        return "cgroup v2, exact" if self.cgroup else "/proc, steps of 10 ms"
+        return "cgroup v2, exact" if self.cgroup else "/proc, each process rounded down to 10 ms"
 
     def enter(self):
         """For `preexec_fn`: what is executed next belongs to the scope, with all it starts."""

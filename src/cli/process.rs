@@ -111,6 +111,8 @@ struct State {
     cells: Arc<Cells>,
     clock: Clock,
     started: Wall,
+    /// Number of this start of the spool.
+    start: u32,
 }
 
 struct Running {
@@ -143,8 +145,8 @@ impl Process {
         let setups = prepare::setups(&options, &config, &base, prepare::random(), &clock);
         let setups = setups.map_err(Refused::new)?;
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
-        let cells = setups[0].cells.clone();
-        let state = State::new(options, config, cells, clock, requests)?;
+        let (cells, start) = (setups[0].cells.clone(), setups[0].start);
+        let state = State::new(options, config, (cells, start), clock, requests)?;
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
@@ -202,6 +204,8 @@ impl Process {
             for shard in self.shards.drain(..) {
                 let _ = shard.join();
             }
+            let config = self.state.config();
+            startup::note_clean_end(Path::new(&config.global().spoolbase), self.state.start);
         }
         ended
     }
@@ -225,7 +229,7 @@ impl State {
     fn new(
         options: Options,
         config: Arc<Config>,
-        cells: Arc<Cells>,
+        (cells, start): (Arc<Cells>, u32),
         clock: Clock,
         requests: mpsc::Sender<Request>,
     ) -> Result<Arc<State>, Refused> {
@@ -251,6 +255,7 @@ impl State {
             cells,
             clock,
             started: now,
+            start,
         }))
     }
 

@@ -20,6 +20,7 @@ const FILES_MIN: u64 = 1_024;
 
 const SPOOL_FILE: &str = "spool.json";
 const LOCK_FILE: &str = "lock";
+const CLEAN_FILE: &str = "clean";
 
 /// Holds the spool: one engine per spool, for as long as this lives.
 pub struct SpoolLock {
@@ -108,6 +109,22 @@ pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile,
     replace_file(&path, &spool.encode())
         .map_err(|error| format!("E101 cannot write {}: {error}", show(&path)))?;
     Ok(spool)
+}
+
+/// Notes that this start ended with everything on disk and nothing on the wire.
+pub fn note_clean_end(base: &Path, starts: u32) {
+    // Without the note the next start takes too much for a possible duplicate: no harm.
+    let _ = replace_file(&base.join(CLEAN_FILE), starts.to_string().as_bytes());
+}
+
+/// Whether the start before this one noted a clean end. The note counts once.
+pub fn ended_clean(base: &Path, spool: &SpoolFile) -> bool {
+    let path = base.join(CLEAN_FILE);
+    let noted = fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok());
+    let _ = fs::remove_file(&path);
+    noted.is_some_and(|starts| starts + 1 == spool.starts)
 }
 
 fn has_segments(base: &Path) -> bool {

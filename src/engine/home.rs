@@ -479,6 +479,7 @@ pub fn arrivals(
             received,
             size,
             progress: Progress::default(),
+            in_doubt: false,
         })
 }
 

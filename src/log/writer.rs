@@ -532,6 +532,19 @@ impl Writer {
             .unwrap_or(0)
     }
 
+    /// Index of the target that has this room; the next one is planned if need be. There may be
+    /// none at the index, which is as far ahead as the writer goes.
+    fn landing_with(&mut self, room: Room) -> usize {
+        let landing = self.landing();
+        if self.targets[landing].fits(self.config.segment_bytes, room) {
+            return landing;
+        }
+        if self.targets.len() == 1 {
+            self.plan_target();
+        }
+        landing + 1
+    }
+
     fn push(
         &mut self,
         frames: &[Frame<'_>],
@@ -547,22 +560,18 @@ impl Writer {
         if gathered > 0 && gathered + room.frames as usize > gather_bytes_max {
             return Err(Refused::Busy);
         }
-        let mut landing = self.landing();
-        let rolls = !self.targets[landing].fits(segment_bytes, room);
-        if rolls {
-            landing += 1;
-            if landing == 1 && self.targets.len() == 1 {
-                self.plan_target();
-            }
+        let full = |batch: &Batch| batch.bytes.len() + room.frames as usize > BATCH_BYTES_MAX;
+        if self.gathering.as_ref().is_some_and(full) {
+            self.close_batch();
         }
+        let landing = self.landing_with(room);
         let Some(target) = self.targets.get(landing) else {
             return Err(Refused::Busy);
         };
         if let (TargetState::Failed { fault, .. }, true) = (target.state, eager) {
             return Err(Refused::Stopped(fault));
         }
-        let full = |batch: &Batch| batch.bytes.len() + room.frames as usize > BATCH_BYTES_MAX;
-        if rolls || self.gathering.as_ref().is_some_and(full) {
+        if landing != self.landing() {
             self.close_batch();
         }
         Ok(self.encode(landing, room, frames))
@@ -660,8 +669,12 @@ impl Writer {
             }
         }
         if self.closed.is_empty() && self.void_due {
-            let batch = self.open_batch(0);
-            self.targets[0].end = batch.end();
+            let landing = self.landing_with(Room {
+                frames: 0,
+                footer: 0,
+            });
+            let batch = self.open_batch(landing);
+            self.targets[landing].end = batch.end();
             self.closed.push_back(batch);
         }
         let sync_due = self.sync_due().is_some_and(|due| due <= now.mono);
@@ -754,6 +767,8 @@ impl Writer {
             footer_crc: 0,
         };
         let mut bytes = old.footer;
+        let footer_at = segment_bytes - (format::TRAILER_BYTES + bytes.len()) as u64;
+        assert!(old.good <= footer_at, "the footer covers no commit");
         format::finish_footer(self.place(old.number), segment_bytes, trailer, &mut bytes);
         self.jobs.push_back((
             Mono(0),

@@ -128,6 +128,11 @@ impl EntryView<'_> {
         self.entry().attempts
     }
 
+    /// It may have been delivered by a run that ended without saying so.
+    pub fn in_doubt(&self) -> bool {
+        self.entry().in_doubt
+    }
+
     pub fn received(&self) -> Wall {
         self.shared().received
     }

@@ -115,6 +115,8 @@ struct Entry {
     state: State,
     /// The domain is not, letter by letter, the name of the queue, so that it is kept too.
     whole: bool,
+    /// See [`Arrival::in_doubt`].
+    in_doubt: bool,
 }
 
 /// What the entries of one batch on this shard share.
@@ -297,6 +299,7 @@ impl Queues {
             attempts: arrival.progress.attempts,
             state: State::Active,
             whole,
+            in_doubt: arrival.in_doubt,
         });
         self.link_new(now, handle.index, self.due_of(now, q, &arrival));
         if let Some(content) = content {

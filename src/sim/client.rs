@@ -270,7 +270,8 @@ impl Client {
     fn begin(&mut self, desk: &mut Desk<'_>) {
         if self.prng.chance(1, 12) {
             let idle: &[&[u8]] = &[b"NOOP\r\n", b"VRFY x\r\n", b"HELP\r\n", b"RSET\r\n"];
-            let bytes = self.prng.pick(idle).to_vec();
+            let line: &&[u8] = self.prng.pick(idle);
+            let bytes = line.to_vec();
             self.push_part(bytes, vec![Expect::Any], false);
         }
         let count = match self.style {
@@ -383,11 +384,7 @@ impl Client {
         if desk.unruly && self.prng.chance(1, 60) {
             return self.vanish(&part, desk);
         }
-        if part.completes {
-            for sending in &mut self.sending {
-                sending.is_whole = true;
-            }
-        }
+        self.hand_over(&part, desk);
         let is_last = part.completes && self.messages_left == 0;
         self.send(part.bytes, desk);
         if is_last && desk.unruly && self.prng.chance(1, 8) {
@@ -396,16 +393,20 @@ impl Client {
         }
     }
 
+    /// From now on the engine may have the message whole.
+    fn hand_over(&mut self, part: &Part, desk: &mut Desk<'_>) {
+        for sending in self.sending.iter_mut().filter(|_| part.completes) {
+            sending.is_whole = true;
+            desk.ledger.messages[sending.message].standing = Standing::Unknown;
+        }
+    }
+
     /// Gone in the middle of what it was about to say.
     fn vanish(&mut self, part: &Part, desk: &mut Desk<'_>) {
         desk.ledger.counts.fault(Fault::ClientGone);
         let sent = self.prng.below(part.bytes.len() as u64 + 1) as usize;
-        if part.completes {
-            // A group may have brought whole messages before the cut.
-            for sending in &mut self.sending {
-                sending.is_whole = true;
-            }
-        }
+        // A group may have brought whole messages before the cut.
+        self.hand_over(part, desk);
         self.send(part.bytes[..sent].to_vec(), desk);
         desk.deeds.push(match self.prng.chance(1, 2) {
             true => Deed::End,
@@ -450,7 +451,8 @@ impl Client {
         ];
         let mut bytes = Vec::new();
         for _ in 0..self.prng.between(1, 12) {
-            bytes.extend_from_slice(self.prng.pick(lines));
+            let line: &&[u8] = self.prng.pick(lines);
+            bytes.extend_from_slice(line);
         }
         if self.prng.chance(1, 8) {
             bytes.extend(core::iter::repeat_n(b'x', 5_000));
@@ -477,7 +479,6 @@ impl Client {
                 desk.work.push_back(sending.message);
                 continue;
             }
-            desk.ledger.messages[sending.message].standing = Standing::Unknown;
             let again = desk.mail.write(desk.ledger);
             desk.work.push_back(again);
         }

@@ -31,6 +31,7 @@ pub enum Act {
     Resolve,
     Answer,
     Notice,
+    Quiet,
     Drained,
     StopListening,
 }
@@ -137,7 +138,7 @@ pub enum Check {
 }
 
 /// Names for the report, in the order of the variants.
-pub const ACTS: [&str; 29] = [
+pub const ACTS: [&str; 30] = [
     "send",
     "send shared",
     "resume",
@@ -165,6 +166,7 @@ pub const ACTS: [&str; 29] = [
     "resolve",
     "answer",
     "notice",
+    "quiet",
     "drained",
     "stop listening",
 ];

@@ -85,6 +85,15 @@ pub struct Recipient {
     possible_duplicate_told: bool,
 }
 
+impl Recipient {
+    pub fn new(address: String) -> Recipient {
+        Recipient {
+            address,
+            ..Recipient::default()
+        }
+    }
+}
+
 pub struct Message {
     pub sender: String,
     pub recipients: Vec<Recipient>,

@@ -36,10 +36,7 @@ impl Writer {
                     false => prng.pick(&self.domains),
                 };
                 let address = format!("r{index}.m{number}@{domain}");
-                Recipient {
-                    address,
-                    ..Recipient::default()
-                }
+                Recipient::new(address)
             })
             .collect();
         let eight_bit = prng.chance(1, 10);

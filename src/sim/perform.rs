@@ -84,6 +84,11 @@ impl World {
             Action::SendShared { conn, bytes } => {
                 self.act(Act::SendShared, shard, digest(&bytes));
                 self.send(shard, conn, bytes.to_vec());
+                if let Some(number) = self.conn_of(shard, conn)
+                    && let Some(end) = &mut self.ends[number]
+                {
+                    end.shared = true;
+                }
             }
             Action::Resume { conn } => {
                 self.act(Act::Resume, shard, conn.key.to_bits());
@@ -155,6 +160,7 @@ impl World {
             peer,
             admitted: false,
             stalled: false,
+            shared: false,
         })));
         if let Some(process) = &mut self.process {
             let before = process.conns.insert((shard, id), number);
@@ -421,6 +427,10 @@ impl World {
             ToControl::Notice { text, .. } => {
                 self.act(Act::Notice, shard, 0);
                 self.note(7, 0, || format!("{shard} notice: {text}"));
+            }
+            ToControl::Quiet { .. } => {
+                self.act(Act::Quiet, shard, 0);
+                self.shard_quiet(shard);
             }
             ToControl::Drained { .. } => {
                 self.act(Act::Drained, shard, 0);

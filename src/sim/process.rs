@@ -74,6 +74,7 @@ pub struct Process {
     pub listening: Vec<bool>,
     /// A shutdown has begun.
     pub draining: bool,
+    pub quiet: Vec<bool>,
     pub drained: Vec<bool>,
     pub asked: u64,
     pub generation: u64,
@@ -158,6 +159,7 @@ impl World {
             conns: BTreeMap::new(),
             listening: vec![true; shards],
             draining: false,
+            quiet: vec![false; shards],
             drained: vec![false; shards],
             asked: 0,
             generation: 0,
@@ -398,6 +400,29 @@ impl World {
         }
         let after_us = (GRACE_S + GRACE_SLACK_S) * SECOND;
         self.plan(after_us, Event::GraceOver { life });
+    }
+
+    /// A shard has nothing on the wire any more. When that is true of all, and what they have sent
+    /// to each other has arrived, they may finish.
+    pub fn shard_quiet(&mut self, shard: usize) {
+        let (life, now_us) = (self.life(), self.now_us);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.quiet[shard] = true;
+        if !process.quiet.iter().all(|quiet| *quiet) {
+            return;
+        }
+        let last_us = process.mesh_last_us.iter().copied().max().unwrap_or(0);
+        for shard in 0..process.shards() {
+            let message = Box::new(ToShard::Finish);
+            let event = Event::Control {
+                life,
+                shard,
+                message,
+            };
+            self.schedule.plan(last_us.max(now_us) + 1, event);
+        }
     }
 
     /// A shard has said that it is drained. When all have, the process is over.

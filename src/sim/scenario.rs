@@ -356,8 +356,9 @@ impl Scenario {
         (2 * self.limits.expiration_s + 3 * waits + 600) * SECOND
     }
 
-    pub fn dns_of(&self, name: &str) -> Option<&Domain> {
-        self.domains.iter().find(|domain| domain.name == name)
+    /// 8-bit mail is converted for hosts that do not take it.
+    pub fn converts(&self) -> bool {
+        self.options.eight_bit == "convert"
     }
 }
 

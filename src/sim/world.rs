@@ -1,7 +1,6 @@
 //! The world of a run: its clock, what happens next, and who takes part. One event is handled at a
 //! time; whatever follows from it is planned, so that nothing ever happens inside something else.
 
-use core::fmt;
 use std::collections::VecDeque;
 
 use crate::base::prng::Prng;
@@ -92,7 +91,10 @@ pub struct End {
     pub peer: Peer,
     /// The engine's half is counted under a limit of sessions.
     pub admitted: bool,
+    /// It stands still, or did until now: the engine is to hear when it goes on.
     pub stalled: bool,
+    /// Shared bytes are under way: the engine is to hear when all have left.
+    pub shared: bool,
 }
 
 /// Randomness, a stream for each concern.
@@ -390,11 +392,8 @@ impl World {
     /// The last shutdown is through: what is left on disk is all there is.
     pub fn finish(&mut self) {
         self.check_nothing_left();
+        self.check_fold();
         self.ledger.check_end();
         self.over = true;
-    }
-
-    pub fn describe(&self, shard: usize, text: impl fmt::Display) -> String {
-        format!("shard {shard}: {text}")
     }
 }

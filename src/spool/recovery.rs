@@ -370,6 +370,7 @@ impl Recovery {
                     folder.counts(file.number, recovered.good_offset, recovered.sound_offset);
                 }
                 folder.torn_tails += u32::from(recovered.tail != Tail::Clean);
+                eprintln!("BOOT {file} ev {evidence:?} good {} sound {} dmg {:?} tail {:?} complete {} nf {}", recovered.good_offset, recovered.sound_offset, recovered.damage, recovered.tail, recovered.complete, recovered.frames.len());
                 *evidence = recovered.evidence;
                 if recovered.complete {
                     folder.unsynced.push(file);
@@ -810,6 +811,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             received,
             size,
             progress: Progress { attempts, due },
+            in_doubt: false,
         });
     }
     let entry = Entry {

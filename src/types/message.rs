@@ -85,4 +85,7 @@ pub struct Arrival {
     pub received: Wall,
     pub size: u32,
     pub progress: Progress,
+    /// It may have been on the wire when the last run ended without saying so: if it is delivered,
+    /// that is a possible duplicate.
+    pub in_doubt: bool,
 }

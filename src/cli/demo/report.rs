@@ -131,7 +131,8 @@ impl Outcome<'_> {
         };
         let _ = writeln!(
             text,
-            "disk       {} commits, each synced, {:.1} messages in each; {} (p50), {} (p99) at most",
+            "disk       {} commits, each synced, {:.1} new messages in each beside outcomes; \
+             within {} (p50), {} (p99)",
             grouped(counters.spool_commits),
             counters.spool_commit_messages as f64 / commits as f64,
             within(500),
@@ -243,8 +244,8 @@ impl Outcome<'_> {
         }
         (!blast.is_clean()).then(|| {
             format!(
-                "of {} messages begun {} were acknowledged, {} refused, {} cut short, {} unanswered, \
-                 {} not begun: {}",
+                "of {} messages begun {} were acknowledged, {} refused, {} cut short, {} \
+                 unanswered, {} not begun: {}",
                 grouped(blast.started),
                 grouped(blast.acknowledged),
                 grouped(blast.refused),

@@ -152,14 +152,13 @@ impl View {
         let rates = self.rates();
         let gauges = &frame.status.total.gauges;
         let mut line = format!(
-            "{:>3}s  in {:>6}/s  out {:>6}/s  active {:>6}  delayed {:>6}  {:>4} commits/s of {:.1}",
+            "{:>3}s  in {:>6}/s  out {:>6}/s  active {:>5}  delayed {:>6}  {:>5} commits/s",
             frame.at.as_secs(),
             units::grouped(rates.injected),
             units::grouped(rates.delivered),
             units::grouped(gauges.queue_active + gauges.queue_in_flight),
             units::grouped(gauges.queue_delayed),
             units::grouped(rates.commits),
-            rates.messages_per_commit,
         );
         if let Some(queue) = frame.queues.first() {
             let _ = write!(line, "  fullest {}: {}", queue.domain, queue.cause);
@@ -206,7 +205,7 @@ impl View {
         );
         let _ = writeln!(
             text,
-            "disk   {}/s   commits, {:.1} messages in each\n",
+            "disk   {}/s   commits, {:.1} new messages in each\n",
             number(rates.commits),
             rates.messages_per_commit,
         );

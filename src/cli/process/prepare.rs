@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::prng::Prng;
+use crate::base::time::Wall;
 use crate::base::units;
 use crate::cli::process::Options;
 use crate::config::{Config, ListenerKind, SpoolSync};
@@ -68,7 +69,8 @@ pub(super) fn setups(
         }
     })?;
     report_recovery(options, &homes, clock.now().mono.since(began));
-    let arrivals = by_owner(&mut homes, shards);
+    let clean = startup::ended_clean(base, &spool_file);
+    let arrivals = by_owner(options, &mut homes, shards, clean, clock.now().wall);
     let cells = Arc::new(Cells::new(smtp_addresses(config).len()));
     sample(&cells, config);
     let identity = identity(options, config);
@@ -112,15 +114,33 @@ pub(super) fn setups(
     Ok(setups)
 }
 
-/// Recovered recipients, for each shard those whose queues it owns.
-fn by_owner(homes: &mut [spool::Home], shards: usize) -> Vec<Vec<Arrival>> {
+/// Recovered recipients, for each shard those whose queues it owns. After an end that was not clean
+/// each of them that was not delayed may have been on the wire.
+fn by_owner(
+    options: &Options,
+    homes: &mut [spool::Home],
+    shards: usize,
+    clean: bool,
+    now: Wall,
+) -> Vec<Vec<Arrival>> {
     let mut owned: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut in_doubt = 0;
     for home in homes {
-        for arrival in core::mem::take(&mut home.arrivals) {
+        for mut arrival in core::mem::take(&mut home.arrivals) {
+            arrival.in_doubt = !clean && arrival.progress.due <= now;
+            in_doubt += u64::from(arrival.in_doubt);
             let domain = arrival.address.routing_domain();
             let owner = crate::engine::owner_of(shards, &arrival.binding, &domain);
             owned[owner.index()].push(arrival);
         }
+    }
+    if in_doubt > 0 {
+        let text = format!(
+            "the last run ended without notice: of {} messages that were due, those that were on \
+             the wire come twice; each is counted as a possible duplicate when it is delivered",
+            units::grouped(in_doubt)
+        );
+        (options.notice)(Level::Warn, &text);
     }
     owned
 }

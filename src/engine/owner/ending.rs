@@ -34,11 +34,13 @@ impl Owner {
     ) -> Option<MessageId> {
         let view = self.queues.entry(entry)?;
         let (message, home) = (view.message(), view.home());
-        let (received, size) = (view.received(), view.size());
+        let (received, size, in_doubt) = (view.received(), view.size(), view.in_doubt());
         self.queues
             .note_reply(turn.now, queue, (&answer.reply, answer.stage), 1);
         let counters = &mut turn.common.stats.counters;
-        counters.possible_duplicates += u64::from(answer.possible_duplicate);
+        let again = in_doubt && verdict(answer.stage, &answer.reply) == Verdict::Delivered;
+        let possible_duplicate = answer.possible_duplicate || again;
+        counters.possible_duplicates += u64::from(possible_duplicate);
         let mut reply = answer.reply;
         let mut stage = answer.stage;
         let (kind, attempts) = match verdict(stage, &reply) {
@@ -72,7 +74,6 @@ impl Owner {
             },
         };
         let failed = kind != OutcomeKind::Delivered;
-        let possible_duplicate = answer.possible_duplicate;
         let at = turn.now.wall;
         let outcome = Outcome {
             message,

@@ -80,6 +80,7 @@ impl Rig {
             received: now.wall,
             size: 4_096,
             progress: Progress::default(),
+            in_doubt: false,
         }
     }
 

@@ -74,6 +74,13 @@ impl Lives {
         }
     }
 
+    /// Whether the disk of any process has failed.
+    pub fn any_trouble(&self) -> bool {
+        self.all
+            .iter()
+            .any(|life| life.failing != 0 || life.well_us > 0)
+    }
+
     /// Whether any process was killed.
     pub fn any_killed(&self) -> bool {
         self.all.iter().any(|life| life.killed_us.is_some())

@@ -143,6 +143,8 @@ impl World {
             .collect();
         self.counters = vec![0; usize::from(shards)];
         self.events.clear();
+        eprintln!("BOOT {} cut {} {:?}", self.start, self.power_was_cut, homes.iter().flat_map(|h| h.unreported.iter()).map(|u| (u.batch.to_string(), match &u.event { UnreportedEvent::Outcome(o) => o.attempts, _ => 0})).collect::<Vec<_>>());
+        for h in &homes { eprintln!("DMG {:?}", h.damage); for a in &h.arrivals { eprintln!("ARR {} {} {} {:?}", a.batch, a.recipient, a.progress.attempts, self.spools[h.shard.index()].locate(a.batch)); } }
         self.check(&homes);
         for (index, home) in homes.iter().enumerate() {
             for lost in &home.unreported {
@@ -329,7 +331,8 @@ impl World {
         };
         let step = outcome(&mut self.prng, id, attempts, terminal);
         it.states[index].steps.push(step.clone());
-        let (event, _) = self.spools[shard].settle(at, &step);
+        let (event, cm) = self.spools[shard].settle(at, &step);
+        eprintln!("SETTLE {batch} {index} {attempts} {event:?} {cm:?} {terminal} shard {shard} {:?}", it.fate);
         self.events.insert((shard, event), (batch, Some(step)));
         self.count("settled");
     }
@@ -357,6 +360,7 @@ impl World {
                         .insert((batch, step.message.recipient, step.attempts));
                 }
             }
+            eprintln!("TOLD {shard} {upto:?}");
             self.spools[shard].events_durable(upto);
         }
     }
@@ -382,6 +386,7 @@ impl World {
     }
 
     fn end(&mut self, shard: usize, op: DiskOp) {
+        let desc = format!("{op:?}").chars().take(130).collect::<String>();let isread = matches!(op, DiskOp::Read{..});
         let at = self.at();
         let sync = matches!(op, DiskOp::Sync { .. });
         let completion = self.disk.run(op);
@@ -394,6 +399,7 @@ impl World {
                 it.fate = Fate::Ghost;
             }
         }
+        if !isread || completion.result.is_err() { eprintln!("END {} {:?} {desc}", self.ms, completion.result); }
         match self.spools[shard].completed(at, completion) {
             Completed::Nothing => {}
             Completed::Durable(durable) => {
@@ -518,7 +524,9 @@ impl Mail {
 }
 
 fn check_recipient(batch: BatchId, index: usize, known: &Known, arrival: Option<&&Arrival>) {
-    let Some(arrival) = arrival else { return };
+    let Some(arrival) = arrival.filter(|_| !known.shaky) else {
+        return;
+    };
     assert!(
         !known.surely_settled(),
         "{batch}-{index} was settled on disk and is back"

@@ -1,0 +1,315 @@
+//! Looks at the engines from outside: limits, bounds, what is told to operators, and whether all
+//! that came in is out or still there.
+
+use crate::engine::io::Input;
+use crate::engine::io::Side;
+use crate::engine::io::ToShard;
+use crate::engine::query::Answer;
+use crate::engine::query::Query;
+use crate::engine::query::TraceTarget;
+use crate::engine::stats::ShardStats;
+use crate::sim::counts::Check;
+use crate::sim::net::Stage;
+use crate::sim::peers::Peer;
+use crate::sim::world::World;
+use crate::types::filter::Filter;
+
+/// Segments beyond `segments_max` that outcomes, moves and preparation may take.
+const SEGMENTS_SLACK: u64 = 6;
+
+impl World {
+    /// Now and then everything is looked at.
+    pub fn look(&mut self) {
+        let is_up = self
+            .process
+            .as_ref()
+            .is_some_and(|it| !it.draining && it.engines.len() == it.cells.len());
+        if is_up {
+            let stats = self.all_stats();
+            self.check_conservation(&stats);
+            for one in &stats {
+                self.check_bounds(one);
+            }
+            if self.streams.life.chance(1, 4) {
+                self.ask();
+            }
+        }
+        self.check_progress(is_up);
+    }
+
+    fn all_stats(&self) -> Vec<ShardStats> {
+        let now = self.now();
+        let Some(process) = &self.process else {
+            return Vec::new();
+        };
+        process.engines.iter().map(|it| it.stats(now)).collect()
+    }
+
+    fn check_conservation(&mut self, stats: &[ShardStats]) {
+        let under_way = self
+            .process
+            .as_ref()
+            .map_or(0, |process| process.arrivals_under_way);
+        let mut all = ShardStats::default();
+        for one in stats {
+            all.merge(one);
+        }
+        let (counters, gauges) = (&all.counters, &all.gauges);
+        let came = counters.messages_injected + counters.messages_recovered;
+        let went = counters.messages_delivered
+            + counters.messages_bounced
+            + counters.messages_expired
+            + counters.messages_discarded;
+        let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+        self.ledger
+            .check(Check::Conservation, came == went + queued + under_way, || {
+                format!("{came} came, {went} went, {queued} are queued, {under_way} on their way")
+            });
+    }
+
+    fn check_bounds(&mut self, stats: &ShardStats) {
+        let scenario = &self.scenario;
+        let shards = self.process.as_ref().map_or(1, |it| it.shards()) as u64;
+        let resident_max = scenario.limits.resident_messages.div_ceil(shards);
+        let segments_max = u64::from(scenario.segments_max) + SEGMENTS_SLACK;
+        let gauges = &stats.gauges;
+        let bounds = [
+            // A body in flight is held by its session in any case.
+            (
+                "bodies in memory",
+                gauges.resident_messages,
+                resident_max + gauges.queue_in_flight,
+            ),
+            ("segments", gauges.spool_segments, segments_max),
+            ("event backlog", gauges.event_log_backlog_bytes, 5 << 20),
+        ];
+        for (what, is, most) in bounds {
+            self.ledger.check(Check::Bounds, is <= most, || {
+                format!("shard {}: {is} {what}, {most} is the bound", stats.shard)
+            });
+        }
+    }
+
+    /// An operator asks a shard.
+    fn ask(&mut self) {
+        let shards = self.process.as_ref().map_or(1, |it| it.shards()) as u64;
+        let shard = self.streams.life.below(shards) as usize;
+        let limit = 10_000;
+        let filter = Filter::default();
+        let query = match self.streams.life.below(5) {
+            0 => Query::Status,
+            1 => Query::Queues { filter, limit },
+            2 => Query::Messages {
+                filter,
+                cursor: None,
+                limit,
+            },
+            3 => {
+                let count = self.domains.len() as u64;
+                let domain = self.streams.life.below(count) as usize;
+                Query::Why {
+                    domain: self.domains[domain].name.clone(),
+                    binding: None,
+                }
+            }
+            _ => {
+                let count = self.ledger.messages.len() as u64;
+                let message = self.streams.life.below(count) as usize;
+                let batch = self.ledger.messages[message].batch.unwrap_or_default();
+                Query::Trace {
+                    target: TraceTarget::Batch(batch.to_string()),
+                }
+            }
+        };
+        let id = match &mut self.process {
+            Some(process) => {
+                process.asked += 1;
+                process.asked
+            }
+            None => return,
+        };
+        let message = ToShard::Ask { id, query };
+        self.handle(shard, Input::Control(message));
+    }
+
+    /// What is told agrees with what is counted.
+    pub fn check_answer(&mut self, shard: usize, answer: &Answer) {
+        let stats = self.all_stats();
+        let Some(stats) = stats.get(shard) else {
+            return;
+        };
+        let gauges = &stats.gauges;
+        let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+        let (what, told, is) = match answer {
+            Answer::Status(told) => {
+                let gauges = &told.gauges;
+                let told = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+                ("status", told, queued)
+            }
+            Answer::Queues(queues) => {
+                let told = queues.iter().map(|it| it.active + it.delayed + it.in_flight);
+                ("queues", told.sum(), queued)
+            }
+            Answer::Messages { messages, next } => {
+                let told = messages.len() as u64 + u64::from(next.is_some());
+                ("messages", told, queued)
+            }
+            Answer::Why(queues) => {
+                let told = queues.iter().filter(|it| !it.sentence.is_empty());
+                ("why", told.count() as u64, queues.len() as u64)
+            }
+            Answer::Trace(messages) => {
+                let told = messages.iter().filter(|it| !it.sentence.is_empty());
+                ("trace", told.count() as u64, messages.len() as u64)
+            }
+        };
+        self.ledger.check(Check::Answers, told == is, || {
+            format!("shard {shard}: {what} tells {told}, there are {is}")
+        });
+    }
+
+    /// After the calm everything must come to its end in time.
+    fn check_progress(&mut self, is_up: bool) {
+        let calm_us = self.scenario.calm_us;
+        if !self.switches.calm || self.ending || !is_up {
+            return;
+        }
+        let is_through = self.work.is_empty()
+            && self.ledger.open == 0
+            && self.clients.iter().all(|client| client.is_quiet())
+            && self.is_past_happenings();
+        let late = self.now_us > calm_us + self.scenario.drain_us();
+        let (open, work) = (self.ledger.open, self.work.len());
+        self.ledger
+            .check(Check::Drained, !late || is_through, || {
+                format!("{open} recipients have no outcome, {work} messages are not handed over")
+            });
+        if is_through {
+            self.check_idle();
+            self.ending = true;
+            self.shut_down();
+        }
+    }
+
+    fn is_past_happenings(&self) -> bool {
+        let last = self.scenario.happenings.iter().map(|(at_us, _)| *at_us);
+        self.now_us > last.max().unwrap_or(0)
+    }
+
+    /// Nothing is left in queues and spools that are through.
+    fn check_idle(&mut self) {
+        for one in self.all_stats() {
+            let gauges = &one.gauges;
+            let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+            self.ledger.check(Check::Drained, queued == 0, || {
+                format!("shard {}: {queued} entries without a recipient", one.shard)
+            });
+        }
+    }
+
+    /// Events and counters tell the same story, where no process was killed between them.
+    pub fn check_fold(&mut self) {
+        let counters = self.past.counters.clone();
+        if self.ledger.lives.any_killed() || counters.events_lost > 0 {
+            return;
+        }
+        let events = self.ledger.events;
+        let mut pairs = vec![
+            ("injected", events.injections, counters.messages_injected),
+            ("delivered", events.deliveries, counters.messages_delivered),
+            ("bounced", events.bounces, counters.messages_bounced),
+            ("expired", events.expirations, counters.messages_expired),
+        ];
+        if !self.ledger.lives.any_trouble() {
+            pairs.push(("delayed", events.delays, counters.messages_delayed));
+        }
+        for (what, told, counted) in pairs {
+            self.ledger
+                .check(Check::EventsFold, told == counted, || {
+                    format!("{told} events of {what}, {counted} counted")
+                });
+        }
+    }
+
+    /// A new connection to a host, beside all that are there.
+    pub fn check_outgoing(&mut self, number: usize, host: usize) {
+        let out = |world: &World, of: Option<usize>| {
+            let ends = world.ends.iter().flatten();
+            let counted = ends.filter(|end| {
+                let to = match &end.peer {
+                    Peer::Host { host, .. } => Some(*host),
+                    Peer::Client(_) => None,
+                };
+                to.is_some() && (of.is_none() || to == of) && end.conn.stage != Stage::Gone
+            });
+            counted.count() as u64
+        };
+        let all = out(self, None);
+        let most = self.scenario.limits.outgoing;
+        self.ledger.check(Check::OutgoingLimit, all <= most, || {
+            format!("conn {number}: {all} connections go out, {most} are the limit")
+        });
+        // The first host is limited by its address, whatever its name.
+        if host == 0 {
+            let there = out(self, Some(0));
+            let most = self.scenario.limits.per_host[0];
+            self.ledger.check(Check::HostLimit, there <= most, || {
+                format!("conn {number}: {there} connections to a host, {most} are its limit")
+            });
+        }
+    }
+
+    /// The domain of a connection has become known.
+    pub fn check_queue_limit(&mut self, number: usize) {
+        let of = |world: &World, at: usize| {
+            let end = world.ends.get(at)?.as_deref()?;
+            match &end.peer {
+                Peer::Host {
+                    session: Some(session),
+                    ..
+                } => Some((session.domain?, session.source())),
+                _ => None,
+            }
+        };
+        let mine = of(self, number);
+        if mine.is_none() {
+            return;
+        }
+        let same = (0..self.ends.len()).filter(|at| of(self, *at) == mine);
+        let (count, most) = (same.count() as u64, self.scenario.limits.per_queue);
+        self.ledger.check(Check::QueueLimit, count <= most, || {
+            format!("conn {number}: {count} connections of a queue, {most} are its limit")
+        });
+    }
+
+    /// A client has been greeted: one more session.
+    pub fn admitted(&mut self, number: usize) {
+        if let Some(end) = self.ends[number].as_deref_mut() {
+            end.admitted = true;
+        }
+        let peer_of = |end: &crate::sim::world::End| match &end.peer {
+            Peer::Client(client) => Some(client % 3),
+            Peer::Host { .. } => None,
+        };
+        let mine = self.ends[number].as_deref().and_then(peer_of);
+        let sessions: Vec<Option<usize>> = self
+            .ends
+            .iter()
+            .flatten()
+            .filter(|end| end.admitted && end.conn.id.side == Side::In)
+            .map(|end| peer_of(end))
+            .collect();
+        let limits = &self.scenario.limits;
+        let of_peer = sessions.iter().filter(|peer| **peer == mine).count() as u64;
+        let all = sessions.len() as u64;
+        let bounds = [
+            (all, limits.sessions.min(limits.sessions_per_listen)),
+            (of_peer, limits.sessions_per_peer),
+        ];
+        for (is, most) in bounds {
+            self.ledger.check(Check::SessionLimit, is <= most, || {
+                format!("conn {number}: {is} sessions, {most} are the limit")
+            });
+        }
+    }
+}
