@@ -28,6 +28,7 @@ use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
 
 use crate::base::time::Mono;
+use crate::base::units;
 use crate::base::units::grouped;
 use crate::cli::client::Client;
 use crate::cli::config::detect_environment;
@@ -37,6 +38,7 @@ use crate::cli::output::When;
 use crate::cli::process::Options;
 use crate::cli::process::Process;
 use crate::config::Diagnostic;
+use crate::control::management::disk_space;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 use crate::control::management::protocol::StatusData;
@@ -79,6 +81,14 @@ const RATE_PLANNED: u64 = 500;
 
 /// Time for the start, the shutdown and the check together, beside that of the run.
 const AROUND: Duration = Duration::from_secs(90);
+
+/// Time for the engine to stop, above the Shutdown_Grace that it is configured with.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Free space to begin with, and more of it for every message: it is in the spool, in the capture
+/// file and in the event log.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+const FREE_BYTES_PER_MESSAGE: u64 = 16 << 10;
 
 /// Notices of the engine that are kept, the first ones.
 const NOTICES_MAX: usize = 20;
@@ -142,6 +152,7 @@ fn play(args: &DemoArgs) -> anyhow::Result<i32> {
             .context("cannot listen for signals")?;
     }
     let folder = Folder::make(args.keep)?;
+    check_space(&folder.path, args.messages)?;
     let _watchdog = Watchdog::start(args.run_limit() + AROUND, &folder)?;
     runtime::raise_limits()?;
     let world = World::start(&folder.file("capture.jsonl"))?;
@@ -188,6 +199,21 @@ fn play(args: &DemoArgs) -> anyhow::Result<i32> {
     say(check.trim_end());
     what_next(args, &folder, &ledger);
     Ok(if well && late.is_none() { 0 } else { 1 })
+}
+
+/// Too little space would end in refusals, which are right and not what anybody came to see.
+fn check_space(folder: &Path, messages: u64) -> anyhow::Result<()> {
+    let needed = FREE_BYTES_MIN + FREE_BYTES_PER_MESSAGE * messages;
+    match disk_space(folder) {
+        Some((free, _)) if free < needed => Err(anyhow!(
+            "{} has {} free, {} are needed. Elsewhere: TMPDIR=DIR {} demo",
+            folder.display(),
+            units::size(free),
+            units::size(needed),
+            own_name()
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn introduce(args: &DemoArgs, folder: &Folder) {
@@ -377,10 +403,17 @@ impl Engine {
         self.clock.now().mono
     }
 
-    /// Stops it and waits; returns what it had to say.
+    /// Stops it and waits, but not for ever; returns what it had to say.
     fn stop(self) -> Vec<String> {
         self.process.shutdown("the demo is over");
-        let ended = self.process.wait();
+        let (sender, ended) = mpsc::channel();
+        let process = self.process;
+        // Nobody listens any more when it ends after the time is up.
+        std::thread::spawn(move || drop(sender.send(process.wait())));
+        let ended = ended.recv_timeout(STOP_LIMIT).unwrap_or_else(|_| {
+            let seconds = STOP_LIMIT.as_secs();
+            Ended::Failed(format!("it did not stop within {seconds} s"))
+        });
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let mut notices = notices.clone();
         if let Ended::Failed(why) = ended {

@@ -43,18 +43,18 @@ pub fn run(args: &ServeArgs) -> i32 {
         hostname,
         notice: Arc::new(notice),
     };
-    let process = match Process::start(options) {
-        Ok(process) => process,
-        Err(refused) => {
-            eprintln!("pelton: {}", refused.sentence.trim_end());
-            return refused.exit;
-        }
-    };
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("pelton: cannot listen for signals: {error}");
             return 1;
+        }
+    };
+    let process = match Process::start(options) {
+        Ok(process) => process,
+        Err(refused) => {
+            eprintln!("pelton: {}", refused.sentence.trim_end());
+            return refused.exit;
         }
     };
     let handle = process.handle();

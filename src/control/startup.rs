@@ -18,6 +18,9 @@ const LOCKED_BYTES_PER_SHARD: u64 = 4 << 20;
 
 const FILES_MIN: u64 = 1_024;
 
+/// Asked for where the kernel does not tell how many it allows.
+const FILES_WANTED: u64 = 1 << 20;
+
 const SPOOL_FILE: &str = "spool.json";
 const LOCK_FILE: &str = "lock";
 const CLEAN_FILE: &str = "clean";
@@ -294,7 +297,11 @@ fn event_file(path: &PathBuf, name: String) -> io::Result<hose::FileFound> {
 /// Raises the limits of the process as far as it may, and says what is too little. The first is an
 /// error, the second only worth a line.
 pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
-    let files = raise(libc::RLIMIT_NOFILE, u64::MAX);
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    let files = raise(
+        libc::RLIMIT_NOFILE,
+        most.trim().parse().unwrap_or(FILES_WANTED),
+    );
     let locked = raise(libc::RLIMIT_MEMLOCK, u64::MAX);
     let needed = LOCKED_BYTES_PER_SHARD * shards as u64;
     let note = (locked < needed).then(|| {
@@ -312,6 +319,17 @@ pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
         Ok(())
     };
     (enough, note)
+}
+
+/// File descriptors the process may have open.
+pub fn descriptors() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call takes a pointer to a live struct of the right type.
+    let told = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if told == 0 { limit.rlim_cur } else { FILES_MIN }
 }
 
 /// Raises a limit towards `wanted`, and tells what it is then.

@@ -18,6 +18,8 @@ pub struct Cells {
     pub hosts: PeerTable,
     /// Connections to receiving hosts, `server_max_outbound_connections`.
     pub outgoing: LimitCell,
+    /// Connections to receiving hosts that the process has file descriptors for.
+    pub outgoing_max: Gauge,
     /// Free bytes of the spool's file system, sampled by control.
     pub disk_free: Gauge,
     /// Resident memory of the process, sampled by control.
@@ -38,6 +40,7 @@ impl Cells {
         let sessions_per_listen = (0..listens).map(|_| LimitCell::new()).collect();
         Cells {
             sessions_per_listen,
+            outgoing_max: Gauge::new(u64::MAX),
             ..Cells::default()
         }
     }

@@ -13,7 +13,7 @@ use super::format::FrameHeader;
 use super::format::Place;
 use super::format::Position;
 use super::format::Slot;
-use super::writer::CommitId;
+use super::promise::CommitId;
 
 /// Frames of one commit, encoded for one place in one segment.
 #[derive(Debug)]

@@ -18,6 +18,7 @@
 mod batch;
 mod disk;
 pub mod format;
+mod promise;
 pub mod recover;
 mod writer;
 
@@ -30,17 +31,17 @@ pub use disk::SegmentFile;
 pub use disk::SegmentKind;
 pub use disk::folder_name;
 pub use disk::parse_folder_name;
-pub use writer::Appended;
-pub use writer::CommitId;
-pub use writer::Completed;
-pub use writer::Config;
-pub use writer::Durable;
-pub use writer::FailedCommits;
-pub use writer::Found;
-pub use writer::Refused;
-pub use writer::SyncMode;
+pub use promise::Appended;
+pub use promise::CommitId;
+pub use promise::Completed;
+pub use promise::Config;
+pub use promise::Durable;
+pub use promise::FailedCommits;
+pub use promise::Found;
+pub use promise::Refused;
+pub use promise::SyncMode;
+pub use promise::WriterStats;
 pub use writer::Writer;
-pub use writer::WriterStats;
 
 #[cfg(test)]
 pub(crate) mod test_disk;

@@ -27,12 +27,12 @@ use super::format::TRAILER_BYTES;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Evidence {
     pub good: Option<Position>,
-    /// The log is known to have been synced, and sound, up to this position.
+    /// The log is known to have been synced up to this position.
     pub synced: Position,
 }
 
 impl Evidence {
-    /// Up to where a segment is known to have been sound, given how much of it counts.
+    /// Up to where a segment is known to have been synced, given how much of it counts.
     fn synced_of(self, segment: u64, good: u32) -> u32 {
         match segment.cmp(&self.synced.segment) {
             core::cmp::Ordering::Less => good,
@@ -115,9 +115,11 @@ pub struct Recovered {
     pub tail: Tail,
     /// The log counts up to here in this segment.
     pub good_offset: u32,
-    /// And is sound up to here, provided that it gets synced. What follows is the rest of a commit
-    /// of which something is missing and that perhaps was never acknowledged.
-    pub sound_offset: u32,
+    /// And is sure up to here: later commits, later segments or the trailer prove that the commits
+    /// before it had succeeded. Of the last commit, which follows, nobody can tell: it may have
+    /// failed, and after a failed sync the system may show bytes that never got to disk. This
+    /// stays so for good, whatever is written elsewhere later.
+    pub sure_offset: u32,
     /// For the older segments of the folder.
     pub evidence: Evidence,
     /// The part of the evidence that only this segment gives: while older segments that are not
@@ -224,7 +226,7 @@ pub fn recover_footer(
         damage: Vec::new(),
         tail: Tail::Clean,
         good_offset: trailer.good_offset,
-        sound_offset: trailer.good_offset,
+        sure_offset: trailer.good_offset,
         evidence: trailer_evidence(trailer),
         prior: Some(trailer.prior),
         buffer: footer,
@@ -307,9 +309,9 @@ pub fn recover(
     let unsure = damage
         .iter()
         .filter(|it| it.certainty == Certainty::TornOrDamaged);
-    let sound_offset = unsure
+    let sure_offset = unsure
         .map(|it| verdict.commit_begins(it.offset))
-        .fold(verdict.good_offset, u32::min);
+        .fold(verdict.sure_offset(), u32::min);
     Ok(Recovered {
         start,
         shards,
@@ -318,7 +320,7 @@ pub fn recover(
         damage,
         tail: verdict.tail,
         good_offset: verdict.good_offset,
-        sound_offset,
+        sure_offset,
         evidence: prior.unwrap_or(evidence),
         prior: prior.and_then(|it| it.good),
         buffer: bytes,
@@ -421,8 +423,7 @@ struct Verdict {
     good_offset: u32,
     prior: Option<Evidence>,
     tail: Tail,
-    /// Where each commit begins.
-    begins: Vec<u32>,
+    spans: Vec<Span>,
 }
 
 impl Verdict {
@@ -465,7 +466,6 @@ impl Verdict {
             _ => Tail::Clean,
         };
         let good_offset = good_offset as u32;
-        let begins = spans.iter().map(|it| it.begins as u32).collect();
         Verdict {
             top,
             top_offset,
@@ -475,13 +475,29 @@ impl Verdict {
             good_offset,
             prior,
             tail,
-            begins,
+            spans,
         }
     }
 
+    /// Everything before it belongs to commits that were followed by others.
+    fn sure_offset(&self) -> u32 {
+        let followed = self.confirmed.max(self.top_offset) as u32;
+        followed.min(self.good_offset)
+    }
+
+    /// Where the commit begins that these bytes belonged to.
     fn commit_begins(&self, offset: u32) -> u32 {
-        let before = self.begins.iter().rev().find(|it| **it <= offset);
-        before.copied().unwrap_or(HEADER_BYTES as u32)
+        let before = self
+            .spans
+            .iter()
+            .rev()
+            .find(|it| it.begins <= offset as usize);
+        match before {
+            None => HEADER_BYTES as u32,
+            // After a whole commit: of this one nothing is left.
+            Some(span) if span.mark.is_some() && span.ends <= offset as usize => offset,
+            Some(span) => span.begins as u32,
+        }
     }
 
     fn counts(&self, it: &Found) -> bool {

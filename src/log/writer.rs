@@ -13,10 +13,8 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
-use crate::base::histogram::Histogram;
 use crate::base::time::Mono;
 use crate::base::time::Now;
-use crate::types::id::ShardId;
 
 use super::batch::Batch;
 use super::batch::FailedBatch;
@@ -40,6 +38,16 @@ use super::format::Place;
 use super::format::Position;
 use super::format::Slot;
 use super::format::Trailer;
+use super::promise::Appended;
+use super::promise::CommitId;
+use super::promise::Completed;
+use super::promise::Config;
+use super::promise::Durable;
+use super::promise::FailedCommits;
+use super::promise::Found;
+use super::promise::Refused;
+use super::promise::SyncMode;
+use super::promise::WriterStats;
 
 /// An outcome waits at most this long for a commit to join (DESIGN section 5, step 9).
 pub const LAZY_COMMIT_DELAY: Duration = Duration::from_millis(50);
@@ -47,165 +55,6 @@ pub const LAZY_COMMIT_DELAY: Duration = Duration::from_millis(50);
 const BATCH_BYTES_MAX: usize = 8 << 20;
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
-
-/// When a commit counts: `Spool_Sync`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SyncMode {
-    /// After its `fdatasync`.
-    Commit,
-    /// When written; a sync follows within this time. A power cut loses what came since the last.
-    Interval(Duration),
-    /// When written; the operating system syncs when it likes.
-    None,
-}
-
-/// What a writer is made with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Random number of the spool folder.
-    pub spool_id: u64,
-    /// Whose folder is written.
-    pub shard: ShardId,
-    /// Number of this start of the process; never used twice. Fits 24 bits.
-    pub start: u32,
-    /// Shards of this start.
-    pub shards: u16,
-    /// Size of new segments; a multiple of 4096.
-    pub segment_bytes: u64,
-    pub sync: SyncMode,
-    /// Failures in a row after which nothing more is taken until a commit has succeeded.
-    pub failures_max: u32,
-    /// Reclaimed segments kept for reuse.
-    pub free_max: usize,
-    /// Bytes that may wait to be written. What nobody waits for may take as much again.
-    pub gather_bytes_max: usize,
-}
-
-impl Config {
-    /// With the defaults of the options.
-    pub fn new(spool_id: u64, shard: ShardId, start: u32, shards: u16) -> Config {
-        Config {
-            spool_id,
-            shard,
-            start,
-            shards,
-            segment_bytes: 64 << 20,
-            sync: SyncMode::Commit,
-            failures_max: 3,
-            free_max: 4,
-            gather_bytes_max: 64 << 20,
-        }
-    }
-}
-
-/// What a writer takes over from the starts before it.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// How far recovery found the log of the folder to count.
-    pub good: Position,
-    /// And how far that is sound. Damage before it is new.
-    pub synced: Position,
-    /// Files of `segment_bytes` to be used again.
-    pub free: Vec<SegmentFile>,
-    /// Segments that were read, but perhaps only from the memory of the operating system: a
-    /// process that was killed may have written what it had no time to sync. They are synced
-    /// before the first commit says that they count.
-    pub unsynced: Vec<SegmentFile>,
-}
-
-/// Names a commit; commits are made in the order of their numbers, over restarts too.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct CommitId(pub u64);
-
-/// Proof that a commit has reached what [`SyncMode`] asks for. Only the writer makes one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Durable {
-    commit: CommitId,
-    mode: SyncMode,
-}
-
-impl Durable {
-    /// Whether what was appended to this commit is durable.
-    pub fn covers(&self, commit: CommitId) -> bool {
-        self.commit == commit
-    }
-
-    pub fn commit(&self) -> CommitId {
-        self.commit
-    }
-
-    /// What the promise is worth: anything but [`SyncMode::Commit`] is an explicitly weaker one.
-    pub fn mode(&self) -> SyncMode {
-        self.mode
-    }
-}
-
-/// Commits that did not get to disk and never will.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FailedCommits {
-    pub first: CommitId,
-    pub last: CommitId,
-    pub fault: Fault,
-}
-
-impl FailedCommits {
-    pub fn covers(&self, commit: CommitId) -> bool {
-        self.first <= commit && commit <= self.last
-    }
-}
-
-/// Where a group of frames went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
-    pub commit: CommitId,
-    pub segment: u64,
-    /// Of the first frame.
-    pub offset: u32,
-    /// Of all frames of the group, headers and padding included.
-    pub bytes: u32,
-}
-
-/// Why a group of frames was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
-    #[error("larger than a segment can hold")]
-    TooLarge,
-    #[error("too much waits to be written")]
-    Busy,
-    #[error("the disk does not take more: {0:?}")]
-    Stopped(Fault),
-}
-
-/// What a completion has brought about.
-#[derive(Debug)]
-pub enum Completed {
-    Nothing,
-    Durable(Durable),
-    /// See [`Writer::take_failed`] for what was in them.
-    Failed(FailedCommits),
-    /// The file is gone under this name, durably.
-    Reclaimed(SegmentFile),
-}
-
-/// Counts since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriterStats {
-    pub commits: u64,
-    /// Commits that were synced before they counted.
-    pub commits_synced: u64,
-    /// Bytes written by commits, marks and padding included.
-    pub commit_bytes: u64,
-    /// Groups of frames that somebody waited for: messages, for a spool.
-    pub commit_messages: u64,
-    pub commit_frames: u64,
-    /// Commits, syncs and preparations that failed.
-    pub failures: u64,
-    pub segments_prepared: u64,
-    /// Why nothing is taken at present.
-    pub stopped: Option<Fault>,
-    /// From the start of the write to its completion, the sync included.
-    pub commit_latency: Histogram,
-}
 
 #[derive(Debug)]
 enum Job {
@@ -461,12 +310,12 @@ impl Writer {
 
     /// When to poll again although nothing has happened.
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let commit = match (&self.flight, self.retry_at) {
-            (Some(_), _) => None,
-            (None, Some(retry_at)) => Some(retry_at),
-            // While the segment is being made there is nothing to wake up for.
-            (None, None) if self.targets[0].state != TargetState::Ready => None,
-            (None, None) => earlier(self.lazy_due, self.sync_due()),
+        // While the segment is being made there is nothing to wake up for.
+        let ready = self.targets[0].state == TargetState::Ready && self.flight.is_none();
+        let commit = match self.retry_at {
+            _ if !ready => None,
+            Some(retry_at) => Some(retry_at),
+            None => earlier(self.lazy_due, self.sync_due()),
         };
         let retry = |target: &Target| match target.state {
             TargetState::Failed { retry_at, .. } => Some(retry_at),
@@ -928,10 +777,7 @@ impl Writer {
         stats.commit_frames += u64::from(batch.frames);
         stats.commit_latency.record(now.mono.since(flight.started));
         self.spares.give(buffer);
-        Completed::Durable(Durable {
-            commit: batch.commit,
-            mode: self.config.sync,
-        })
+        Completed::Durable(Durable::promise(batch.commit, self.config.sync))
     }
 
     /// Gives the current segment up where it last was good, and all that was encoded for it.

@@ -195,7 +195,7 @@ impl EventDisk {
             } = op
             {
                 let part = self.prng.below(bytes.len() as u64 + 1) as usize;
-                drop(self.write(Wall::default(), &file, offset, &bytes[..part]));
+                let _ = self.write(Wall::default(), &file, offset, &bytes[..part]);
             }
         }
         if power {

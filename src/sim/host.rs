@@ -10,6 +10,7 @@ use crate::sim::counts::Check;
 use crate::sim::counts::Fault;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::Who;
+use crate::sim::net::Receipt;
 use crate::sim::scenario::HostPlan;
 use crate::sim::scenario::Limits;
 use crate::sim::scenario::Manners;
@@ -18,7 +19,7 @@ use crate::sim::scenario::Manners;
 pub struct Said {
     pub think_us: u64,
     pub bytes: Vec<u8>,
-    pub receipt: Option<usize>,
+    pub receipt: Option<Receipt>,
     /// Nothing follows.
     pub ends: bool,
 }
@@ -32,7 +33,6 @@ enum State {
 
 /// One connection, as the host sees it.
 pub struct HostSession {
-    host: usize,
     state: State,
     input: Vec<u8>,
     /// Up to here the input holds no end of data.
@@ -77,7 +77,7 @@ impl Room<'_> {
         self.say_with(line, None, false);
     }
 
-    fn say_with(&mut self, line: &str, receipt: Option<usize>, ends: bool) {
+    fn say_with(&mut self, line: &str, receipt: Option<Receipt>, ends: bool) {
         let think_us = match self.manners.thinks_us {
             0 => 50,
             most => self.prng.below(most),
@@ -105,9 +105,8 @@ impl Room<'_> {
 
 impl HostSession {
     /// A connection is made; `others` are open beside it.
-    pub fn open(host: usize, source: IpAddr, others: u32, room: &mut Room<'_>) -> HostSession {
+    pub fn open(source: IpAddr, others: u32, room: &mut Room<'_>) -> HostSession {
         let mut session = HostSession {
-            host,
             state: State::Command,
             input: Vec::new(),
             searched: 0,
@@ -254,20 +253,23 @@ impl HostSession {
             return room.say("550 5.1.1 nobody of that name");
         };
         room.ledger.attempted(who, room.wall);
+        let answer = |line: &str, room: &mut Room<'_>| {
+            room.say_with(line, Some(Receipt::Answered(who)), false);
+        };
         if !self.has_sender {
-            return room.say("503 5.5.1 MAIL first");
+            return answer("503 5.5.1 MAIL first", room);
         }
         self.note_domain(&to, room);
         if room.draw(room.manners.rejects, Fault::HostRejects) {
             self.reject(&[who], room);
-            return room.say("550 5.1.1 nobody of that name");
+            return answer("550 5.1.1 nobody of that name", room);
         }
         if room.manners.greylists && room.ledger.is_first_attempt(who) {
             room.ledger.counts.fault(Fault::HostGreylists);
-            return room.say("451 4.7.1 greylisted");
+            return answer("451 4.7.1 greylisted", room);
         }
         if room.draw(room.manners.defers, Fault::HostDefers) {
-            return room.say("450 4.2.0 mailbox busy");
+            return answer("450 4.2.0 mailbox busy", room);
         }
         self.recipients.push(who);
         let (count, most) = (
@@ -277,7 +279,7 @@ impl HostSession {
         room.ledger.check(Check::BatchLimit, count <= most, || {
             format!("{count} recipients in a transaction, {most} are the limit")
         });
-        room.say("250 2.1.5 fine");
+        answer("250 2.1.5 fine", room);
     }
 
     /// A connection belongs to one queue, and so to one domain and one source address.
@@ -409,6 +411,7 @@ impl HostSession {
             self.state = State::Over;
             return;
         }
+        let receipt = Receipt::Delivered(receipt);
         room.say_with("250 2.0.0 taken", Some(receipt), false);
     }
 
@@ -435,10 +438,6 @@ impl HostSession {
             room.ledger
                 .check_body(Check::BodyDelivered, message, body);
         }
-    }
-
-    pub fn host(&self) -> usize {
-        self.host
     }
 
     pub fn source(&self) -> IpAddr {

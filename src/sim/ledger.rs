@@ -78,6 +78,8 @@ pub struct Recipient {
     attempts: u32,
     attempts_of_life: u32,
     attempt_life: u32,
+    /// When the host heard of it last, answered or not.
+    pending_us: u64,
     attempt_us: u64,
     due: Option<Wall>,
     /// A reply was lost in this life, so an event must tell of a possible duplicate.
@@ -242,6 +244,16 @@ impl Ledger {
         }
     }
 
+    /// The first recipient that is owed an outcome.
+    pub fn first_open(&self) -> Option<Who> {
+        let mut all = self.messages.iter().enumerate();
+        all.find_map(|(message, it)| {
+            let is_open = |it: &Recipient| it.owed && it.ended.is_none();
+            let recipient = it.recipients.iter().position(is_open)?;
+            Some(Who { message, recipient })
+        })
+    }
+
     /// A host has been told of a recipient: an attempt.
     pub fn attempted(&mut self, who: Who, wall: Wall) {
         let life = self.lives.current();
@@ -261,9 +273,7 @@ impl Ledger {
         let (before_us, attempts) = (it.attempt_us, it.attempts_of_life);
         let due = it.due.take();
         it.attempts += 1;
-        it.attempts_of_life = if again { attempts + 1 } else { 1 };
-        it.attempt_life = life;
-        it.attempt_us = now_us;
+        it.pending_us = now_us;
         if again {
             let doubled = limits.retry_s << (attempts - 1).min(16);
             let delay = doubled.clamp(1, limits.retry_max_s.max(1)) * SECOND;
@@ -289,6 +299,18 @@ impl Ledger {
                 let age = (now_us - known_us) / SECOND;
                 format!("{who:?} is tried at the age of {age} s")
             });
+        }
+    }
+
+    /// The engine has heard what a host says to an attempt, so it counts: one that found the
+    /// connection dead may be made again at once.
+    pub fn attempt_answered(&mut self, who: Who) {
+        let life = self.lives.current();
+        if let Some(it) = self.recipient(who) {
+            let again = it.attempt_life == life;
+            it.attempts_of_life = if again { it.attempts_of_life + 1 } else { 1 };
+            it.attempt_life = life;
+            it.attempt_us = it.pending_us;
         }
     }
 

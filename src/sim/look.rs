@@ -71,7 +71,11 @@ impl World {
         let scenario = &self.scenario;
         let shards = self.process.as_ref().map_or(1, |it| it.shards()) as u64;
         let resident_max = scenario.limits.resident_messages.div_ceil(shards);
-        let segments_max = u64::from(scenario.segments_max) + SEGMENTS_SLACK;
+        // Every failure costs a segment; a disk that fails again and again is no measure.
+        let segments_max = match self.ledger.lives.had_trouble() {
+            true => u64::MAX,
+            false => u64::from(scenario.segments_max) + SEGMENTS_SLACK,
+        };
         let gauges = &stats.gauges;
         let bounds = [
             // A body in flight is held by its session in any case.
@@ -155,6 +159,7 @@ impl World {
                 ("messages", told, queued)
             }
             Answer::Why(queues) => {
+                self.why = queues.iter().map(|it| it.sentence.clone()).collect();
                 let told = queues.iter().filter(|it| !it.sentence.is_empty());
                 ("why", told.count() as u64, queues.len() as u64)
             }
@@ -180,15 +185,48 @@ impl World {
             && self.is_past_happenings();
         let late = self.now_us > calm_us + self.scenario.drain_us();
         let (open, work) = (self.ledger.open, self.work.len());
+        let first = match late {
+            true => self.why_open(),
+            false => String::new(),
+        };
         self.ledger
             .check(Check::Drained, !late || is_through, || {
-                format!("{open} recipients have no outcome, {work} messages are not handed over")
+                format!(
+                    "{open} recipients have no outcome ({first}), {work} messages are not \
+                     handed over"
+                )
             });
         if is_through {
             self.check_idle();
             self.ending = true;
             self.shut_down();
         }
+    }
+
+    /// What the engines say about the first recipient that has no outcome.
+    fn why_open(&mut self) -> String {
+        let Some(who) = self.ledger.first_open() else {
+            return "none".to_string();
+        };
+        let address = self.ledger.messages[who.message].recipients[who.recipient]
+            .address
+            .clone();
+        let domain = address.rsplit('@').next().unwrap_or("").to_string();
+        let mut said = format!("{address} is one");
+        let shards = self.process.as_ref().map_or(0, |it| it.shards());
+        self.why.clear();
+        for shard in 0..shards {
+            let query = Query::Why {
+                domain: domain.clone(),
+                binding: None,
+            };
+            let message = ToShard::Ask { id: 0, query };
+            self.handle(shard, Input::Control(message));
+            for sentence in core::mem::take(&mut self.why) {
+                said.push_str(&format!("; shard {shard}: {sentence}"));
+            }
+        }
+        said
     }
 
     fn is_past_happenings(&self) -> bool {

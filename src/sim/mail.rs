@@ -62,7 +62,7 @@ fn content(prng: &mut Prng, number: usize, eight_bit: bool) -> Vec<u8> {
     .into_bytes();
     let bytes = text.len()
         + match prng.below(40) {
-            0 => prng.between(10_000, 35_000),
+            0 => prng.between(10_000, 90_000),
             1..=9 => prng.between(1_000, 8_000),
             _ => prng.between(0, 700),
         } as usize;

@@ -6,13 +6,22 @@ use std::collections::VecDeque;
 
 use crate::base::prng::Prng;
 use crate::engine::io::ConnId;
+use crate::sim::ledger::Who;
+
+/// What the engine knows once it has read a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receipt {
+    /// The host has taken responsibility: a number of the ledger.
+    Delivered(usize),
+    /// The host has answered for a recipient.
+    Answered(Who),
+}
 
 /// Bytes under way, and what their arrival at the engine would tell it.
 struct Chunk {
     ready_us: u64,
     bytes: Vec<u8>,
-    /// The reply in these bytes takes responsibility for this delivery.
-    receipt: Option<usize>,
+    receipt: Option<Receipt>,
 }
 
 /// One direction of a connection.
@@ -34,12 +43,12 @@ pub struct Pipe {
 #[derive(Default)]
 pub struct Arrived {
     pub bytes: Vec<u8>,
-    pub receipts: Vec<usize>,
+    pub receipts: Vec<Receipt>,
 }
 
 impl Pipe {
     /// Puts bytes under way that arrive `ready_us` at the earliest, after all before them.
-    pub fn push(&mut self, ready_us: u64, bytes: Vec<u8>, receipt: Option<usize>) {
+    pub fn push(&mut self, ready_us: u64, bytes: Vec<u8>, receipt: Option<Receipt>) {
         if bytes.is_empty() || self.ended {
             return;
         }
@@ -177,8 +186,8 @@ mod tests {
         for bytes_max in 1..9 {
             let mut pipe = Pipe::default();
             pipe.push(10, b"abc".to_vec(), None);
-            pipe.push(5, b"defg".to_vec(), Some(1));
-            pipe.push(20, b"h".to_vec(), Some(2));
+            pipe.push(5, b"defg".to_vec(), Some(Receipt::Delivered(1)));
+            pipe.push(20, b"h".to_vec(), Some(Receipt::Delivered(2)));
             assert!(pipe.take(9, bytes_max).bytes.is_empty());
             let (mut all, mut receipts) = (Vec::new(), Vec::new());
             while pipe.ready_us().is_some_and(|ready| ready <= 10) {
@@ -188,8 +197,8 @@ mod tests {
                     receipts.push((receipt, all.len()));
                 }
             }
-            assert_eq!((&all[..], &receipts[..]), (&b"abcdefg"[..], &[(1, 7)][..]));
-            assert_eq!(pipe.take(20, bytes_max).receipts, [2]);
+            assert_eq!((&all[..], &receipts[..]), (&b"abcdefg"[..], &[(Receipt::Delivered(1), 7)][..]));
+            assert_eq!(pipe.take(20, bytes_max).receipts, [Receipt::Delivered(2)]);
             assert!(pipe.is_empty());
         }
     }

@@ -14,6 +14,7 @@ use crate::sim::counts::Fault;
 use crate::sim::host::HostSession;
 use crate::sim::host::Room;
 use crate::sim::host::Said;
+use crate::sim::net::Receipt;
 use crate::sim::net::Stage;
 use crate::sim::planted::Planted;
 use crate::sim::scenario::Manners;
@@ -119,7 +120,10 @@ impl World {
         let arrived = end.conn.to_engine.take(now_us, bytes_max);
         if !arrived.bytes.is_empty() && stage == Stage::Open {
             for receipt in arrived.receipts {
-                self.ledger.receipt_reached(receipt);
+                match receipt {
+                    Receipt::Delivered(receipt) => self.ledger.receipt_reached(receipt),
+                    Receipt::Answered(who) => self.ledger.attempt_answered(who),
+                }
             }
             self.note(8, arrived.bytes.len() as u64, || {
                 let shown = &arrived.bytes[..arrived.bytes.len().min(160)];
@@ -388,7 +392,7 @@ impl World {
         let others = self.host_loads[host];
         self.host_loads[host] += 1;
         self.with_host(number, |session, room| {
-            *session = Some(Box::new(HostSession::open(host, source, others, room)));
+            *session = Some(Box::new(HostSession::open(source, others, room)));
         });
     }
 

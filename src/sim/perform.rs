@@ -287,6 +287,14 @@ impl World {
         }
         let done_us = self.disk.begin(self.now_us, shard, op);
         let life = self.life();
+        let crashes = match &mut self.process {
+            Some(process) if act == Act::SpoolCommit => process.crashes_next.take(),
+            _ => None,
+        };
+        if let Some(power) = crashes {
+            let at_us = self.streams.life.between(self.now_us, done_us);
+            self.schedule.plan(at_us, Event::Crash { life, power });
+        }
         let event = Event::DiskDone {
             life,
             shard,

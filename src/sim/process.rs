@@ -79,6 +79,8 @@ pub struct Process {
     pub asked: u64,
     pub generation: u64,
     pub commits: BTreeSet<(usize, log::OpId)>,
+    /// It crashes while the next commit is under way, with the power or alone.
+    pub crashes_next: Option<bool>,
 }
 
 impl Process {
@@ -164,6 +166,7 @@ impl World {
             asked: 0,
             generation: 0,
             commits: BTreeSet::new(),
+            crashes_next: None,
         });
         self.set_gauges();
         let mut by_owner = self.by_owner(&mut homes, shards);
@@ -333,6 +336,18 @@ impl World {
 
     pub fn control(&mut self, shard: usize, message: ToShard) {
         self.handle(shard, Input::Control(message));
+    }
+
+    /// A crash now, or in the middle of the next commit, where it hurts.
+    pub fn crash_comes(&mut self, power: bool) {
+        let life = self.life();
+        if self.streams.life.chance(1, 4) {
+            return self.crash(power);
+        }
+        if let Some(process) = &mut self.process {
+            process.crashes_next = Some(power);
+        }
+        self.plan(10 * SECOND, Event::Crash { life, power });
     }
 
     /// The process is killed, or the machine loses power.

@@ -203,7 +203,7 @@ impl Scenario {
         Scenario {
             shards: prng.between(1, 4) as usize,
             shards_vary: prng.chance(1, 2),
-            segment_bytes: *prng.pick(&[65_536, 131_072, 262_144]),
+            segment_bytes: *prng.pick(&[131_072, 262_144]),
             segments_max: *prng.pick(&[8, 16, 64]),
             gather_bytes_max: *prng.pick(&[50_000, 1 << 20]),
             sync_interval,
@@ -231,7 +231,7 @@ impl Scenario {
             text,
             "ESMTP_Listener {{\n Listen \"127.0.0.1:2525\" {{\n  Relay_Hosts = ( \"127.0.0.0/8\" )\n  \
              Listener_Sessions = {}\n  Max_Connections_Per_Peer = {}\n  \
-             Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"40K\"\n  \
+             Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"100K\"\n  \
              Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
             limits.sessions_per_listen, limits.sessions_per_peer,
         );

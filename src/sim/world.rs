@@ -81,6 +81,10 @@ pub enum Event {
     GraceOver {
         life: u32,
     },
+    Crash {
+        life: u32,
+        power: bool,
+    },
     Happens(Happening),
     Look,
 }
@@ -142,6 +146,8 @@ pub struct World {
     pub starts: u32,
     /// What the processes before have counted.
     pub past: crate::engine::stats::ShardStats,
+    /// What the last answer about a domain said of each of its queues.
+    pub why: Vec<String>,
     /// The last shutdown is under way.
     pub ending: bool,
     over: bool,
@@ -182,6 +188,7 @@ impl World {
             process: None,
             starts: 0,
             past: Default::default(),
+            why: Vec::new(),
             ending: false,
             over: false,
             ticks_ms: (0, 0),
@@ -295,6 +302,11 @@ impl World {
             Event::Client(client) => self.client_connects(client),
             Event::Start => self.start(),
             Event::GraceOver { life } => self.grace_over(life),
+            Event::Crash { life, power } => {
+                if life == self.life() {
+                    self.crash(power);
+                }
+            }
             Event::Happens(happening) => self.happening(happening),
             Event::Look => {
                 self.look();
@@ -330,7 +342,7 @@ impl World {
     fn happening(&mut self, happening: Happening) {
         self.note(1, 0, || format!("{happening:?}"));
         match happening {
-            Happening::Crash { power } => self.crash(power),
+            Happening::Crash { power } => self.crash_comes(power),
             Happening::Restart => self.shut_down(),
             Happening::Reload => self.reload(),
             Happening::WallJumps(seconds) => {

@@ -137,9 +137,7 @@ impl Spool {
             return None;
         }
         let victim = self.victim(now)?;
-        let Some(batch) = self.next_of(now, victim) else {
-            return None;
-        };
+        let batch = self.next_of(now, victim)?;
         let at = self.locate(batch)?;
         let op = self.writer.next_op();
         self.compaction.reading = Some((op, batch, at));
@@ -311,8 +309,8 @@ impl Spool {
             .partition(|it| it.commit == commit);
         self.compaction.moves = rest;
         if !done.is_empty() {
-            // Of a last commit with damage in it, copies do not count: the originals stay until a
-            // later commit has confirmed this one.
+            // Copies in the last commit before a crash do not count: the originals stay until a
+            // later commit proves that this one succeeded.
             self.writer.confirm();
         }
         for it in done {

@@ -240,7 +240,7 @@ struct Folder {
 
 impl Folder {
     /// What the next start's marks will say is what the newest segment says.
-    fn counts(&mut self, segment: u64, good: u32, sound: u32) {
+    fn counts(&mut self, segment: u64, good: u32, sure: u32) {
         if segment > self.good.segment {
             self.good = Position {
                 segment,
@@ -248,7 +248,7 @@ impl Folder {
             };
             self.synced = Position {
                 segment,
-                offset: sound,
+                offset: sure,
             };
         }
     }
@@ -367,10 +367,9 @@ impl Recovery {
         let problem = match recover::read_segment(place, file_bytes, *evidence, &mut part) {
             Ok(recovered) => {
                 if recovered.good_offset as usize > format::HEADER_BYTES {
-                    folder.counts(file.number, recovered.good_offset, recovered.sound_offset);
+                    folder.counts(file.number, recovered.good_offset, recovered.sure_offset);
                 }
                 folder.torn_tails += u32::from(recovered.tail != Tail::Clean);
-                eprintln!("BOOT {file} ev {evidence:?} good {} sound {} dmg {:?} tail {:?} complete {} nf {}", recovered.good_offset, recovered.sound_offset, recovered.damage, recovered.tail, recovered.complete, recovered.frames.len());
                 *evidence = recovered.evidence;
                 if recovered.complete {
                     folder.unsynced.push(file);
@@ -427,7 +426,7 @@ impl Recovery {
             let sound = match frame.kind {
                 record::KIND_MESSAGE => {
                     let body = recovered.frames.get(position + 1);
-                    let sure = frame.offset < recovered.sound_offset;
+                    let sure = frame.offset < recovered.sure_offset;
                     let body = (body, recovered.complete);
                     self.take_message(index, frame, payload, body, sure)
                 }
@@ -467,8 +466,8 @@ impl Recovery {
             return false;
         }
         if head.moved && !sure {
-            // A copy in a commit that is not whole may know more than the outcomes that are left
-            // of that commit; the original is still there.
+            // A copy in the last commit before a crash: that commit may have failed, or not be
+            // whole, and the original is still there. It must not count at later starts either.
             return true;
         }
         self.event_of(segment, head.event);
@@ -550,7 +549,7 @@ impl Recovery {
                 let body = head.map_or(0, |it| format::frame_bytes(it.body_bytes as usize) as u32);
                 (*offset..offset + bytes + body).contains(&damage.offset)
             };
-            if !lost.iter().any(|it| told(it)) {
+            if !lost.iter().any(told) {
                 let recover::Damage {
                     offset,
                     bytes,

@@ -13,6 +13,7 @@ pub mod verdict;
 
 use core::time::Duration;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -279,9 +280,12 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// An address that nobody listens on at this moment: it has to outlive the engine's lives.
+/// An address that stays free between the engine's lives: connections on loopback come from
+/// 127.0.0.1, so that none of them can take a port of another address meanwhile.
 fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 77, high, low);
+    let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("it is bound")
 }
 

@@ -72,6 +72,8 @@ pub(super) fn setups(
     let clean = startup::ended_clean(base, &spool_file);
     let arrivals = by_owner(options, &mut homes, shards, clean, clock.now().wall);
     let cells = Arc::new(Cells::new(smtp_addresses(config).len()));
+    // Half of the descriptors are for clients, files and what comes.
+    cells.outgoing_max.set(startup::descriptors() / 2);
     sample(&cells, config);
     let identity = identity(options, config);
     let mut setups = Vec::new();

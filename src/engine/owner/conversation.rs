@@ -15,7 +15,8 @@ use crate::queue::{Cause, EntryId, QueueId};
 use crate::types::outcome::{Remote, Stage};
 use crate::types::reply::{Enhanced, Reply};
 
-/// How long a queue rests when the fault is this machine's: no descriptors, no such address.
+/// How long a queue rests when the fault is this machine's: no descriptors, no such address. An
+/// operator hears of such a fault this often, whatever the number of queues.
 const OUR_FAULT_REST: Duration = Duration::from_secs(10);
 
 impl Owner {
@@ -93,7 +94,10 @@ impl Owner {
         let reply = Reply::internal(451, Enhanced(4, 3, 5), &text);
         self.queues
             .note_reply(turn.now, queue, (&reply, Stage::Connect), 1);
-        turn.notice(Level::Error, text);
+        if turn.now.mono >= self.fault_told_until {
+            self.fault_told_until = turn.now.mono + OUR_FAULT_REST;
+            turn.notice(Level::Error, text);
+        }
         let until = turn.now.mono + OUR_FAULT_REST;
         self.queues.rest(turn.now, queue, until);
         self.queues

@@ -117,6 +117,8 @@ pub struct Owner {
     shared_settings: Map<(BindingIndex, bool), Vec<Rc<LinkSettings>>>,
     recorder: Recorder,
     jobs: u64,
+    /// A fault of this machine has been told; further ones are silent until then.
+    fault_told_until: Mono,
     /// For the engine to route once it has the turn again.
     pub settled: Vec<Settled>,
     pub fetches: Vec<(ShardId, BatchId)>,
@@ -143,6 +145,7 @@ impl Owner {
             shared_settings: Map::default(),
             recorder: Recorder::new(recorder_bytes_max),
             jobs: 0,
+            fault_told_until: Mono(0),
             settled: Vec::new(),
             fetches: Vec::new(),
             wakes: Vec::new(),

@@ -40,7 +40,23 @@ impl Owner {
             self.feed(turn, queue);
             self.open_more(turn, queue);
         }
+        self.give_back_unserved(turn, queue);
         self.note_cause(turn, queue);
+    }
+
+    /// Messages whose body has come back while the last connection went: they wait in the queue
+    /// again, where they wake it, expire and are listed like all others.
+    fn give_back_unserved(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        if !link.connections.is_empty() {
+            return;
+        }
+        for job in link.ready.drain(..).rev() {
+            let entries: Vec<_> = job.recipients.iter().map(|(entry, _)| *entry).collect();
+            self.queues.give_back(turn.now, &entries);
+        }
     }
 
     /// Gives work to every connection that can take some, the least busy first.
@@ -162,7 +178,12 @@ impl Owner {
         };
         let free = link.connections.iter().filter(|key| is_free(**key)).count() as u32;
         let existing = link.connections.len() as u32;
-        connections_to_open(goal, Connections { existing, free }, active)
+        // Until a host has answered, one connection finds out whether it does; then as many more
+        // as are open. A thousand queues whose hosts are down cost a thousand attempts, not as
+        // many as their goals add up to.
+        let open = existing - link.dialing.min(existing);
+        let ramp = (open * 2).max(1);
+        connections_to_open(goal.min(ramp), Connections { existing, free }, active)
     }
 
     /// The hosts to go to, if they are known; otherwise finds out.
@@ -284,7 +305,8 @@ impl Owner {
         };
         let config = turn.common.generation.config.clone();
         let ip = host.address.ip();
-        let max = u64::from(config.global().server_max_outbound_connections);
+        let max = u64::from(config.global().server_max_outbound_connections)
+            .min(turn.common.cells.outgoing_max.get());
         let binding = config.binding_by_name(&link.binding);
         let limit = binding.and_then(|it| config.host_connection_limit(it, &host.name, ip));
         let Some(host_slot) = reserve(turn, limit.as_ref(), &host, max) else {

@@ -131,6 +131,7 @@ fn a_retry_that_comes_too_early_is_seen() {
         for at in [1, 1 + second, 1 + third] {
             ledger.set_now(at * SECOND);
             ledger.attempted(WHO, Wall::from_secs(at));
+            ledger.attempt_answered(WHO);
         }
         let found = failed(&ledger) == Some(Check::NotBeforeDue);
         assert_eq!(found, early, "{second} {third}");

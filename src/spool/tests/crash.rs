@@ -22,13 +22,14 @@ struct Plan {
     faults: Faults,
     shards_max: u64,
     sync: SyncMode,
+    power_cuts: bool,
 }
 
 fn run(seed: u64, plan: &Plan) -> World {
     let shards = |world: &mut World| world.prng.between(1, plan.shards_max) as u16;
     let mut world = World::new(seed, 1);
     world.sync = plan.sync;
-    world.lost_is_fine = plan.sync != SyncMode::Commit;
+    world.lost_is_fine = plan.sync != SyncMode::Commit && plan.power_cuts;
     world.damage_is_fine = world.lost_is_fine || plan.faults.sync > 0;
     for _ in 0..6 {
         let count = shards(&mut world);
@@ -46,7 +47,7 @@ fn run(seed: u64, plan: &Plan) -> World {
             world.wait(ms);
             world.turn();
         }
-        let power_cut = world.prng.chance(1, 2);
+        let power_cut = plan.power_cuts && world.prng.chance(1, 2);
         world.crash(power_cut);
         world.disk.faults = Faults::default();
     }
@@ -101,6 +102,7 @@ fn nothing_accepted_is_lost_by_crashes() {
         faults: Faults::default(),
         shards_max: 1,
         sync: SyncMode::Commit,
+        power_cuts: true,
     };
     check(seeds(150), &plan, &USUAL);
 }
@@ -111,6 +113,7 @@ fn nothing_accepted_is_lost_when_the_number_of_shards_changes() {
         faults: Faults::default(),
         shards_max: 4,
         sync: SyncMode::Commit,
+        power_cuts: true,
     };
     check(seeds(150), &plan, &USUAL);
 }
@@ -127,9 +130,11 @@ fn nothing_accepted_is_lost_on_a_disk_that_fails() {
         faults,
         shards_max: 3,
         sync: SyncMode::Commit,
+        power_cuts: true,
     };
-    check(seeds(200), &plan, &USUAL);
-    check(seeds(200), &plan, &["commits failed", "refused at once"]);
+    let mut wanted = USUAL.to_vec();
+    wanted.extend(["commits failed", "refused at once"]);
+    check(seeds(200), &plan, &wanted);
 }
 
 #[test]
@@ -138,8 +143,27 @@ fn without_syncs_power_cuts_lose_mail_which_shows_that_the_others_could_fail() {
         faults: Faults::default(),
         shards_max: 1,
         sync: SyncMode::None,
+        power_cuts: true,
     };
     assert!(check(0..40, &plan, &USUAL) > 0);
+}
+
+#[test]
+fn without_syncs_a_killed_process_loses_nothing() {
+    let interval = SyncMode::Interval(core::time::Duration::from_millis(20));
+    for sync in [SyncMode::None, interval] {
+        let plan = Plan {
+            faults: Faults::default(),
+            shards_max: 3,
+            sync,
+            power_cuts: false,
+        };
+        check(
+            seeds(100),
+            &plan,
+            &["stored", "settled", "commits", "rests", "kills"],
+        );
+    }
 }
 
 #[test]

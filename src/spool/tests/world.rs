@@ -143,8 +143,6 @@ impl World {
             .collect();
         self.counters = vec![0; usize::from(shards)];
         self.events.clear();
-        eprintln!("BOOT {} cut {} {:?}", self.start, self.power_was_cut, homes.iter().flat_map(|h| h.unreported.iter()).map(|u| (u.batch.to_string(), match &u.event { UnreportedEvent::Outcome(o) => o.attempts, _ => 0})).collect::<Vec<_>>());
-        for h in &homes { eprintln!("DMG {:?}", h.damage); for a in &h.arrivals { eprintln!("ARR {} {} {} {:?}", a.batch, a.recipient, a.progress.attempts, self.spools[h.shard.index()].locate(a.batch)); } }
         self.check(&homes);
         for (index, home) in homes.iter().enumerate() {
             for lost in &home.unreported {
@@ -331,8 +329,7 @@ impl World {
         };
         let step = outcome(&mut self.prng, id, attempts, terminal);
         it.states[index].steps.push(step.clone());
-        let (event, cm) = self.spools[shard].settle(at, &step);
-        eprintln!("SETTLE {batch} {index} {attempts} {event:?} {cm:?} {terminal} shard {shard} {:?}", it.fate);
+        let (event, _) = self.spools[shard].settle(at, &step);
         self.events.insert((shard, event), (batch, Some(step)));
         self.count("settled");
     }
@@ -360,7 +357,6 @@ impl World {
                         .insert((batch, step.message.recipient, step.attempts));
                 }
             }
-            eprintln!("TOLD {shard} {upto:?}");
             self.spools[shard].events_durable(upto);
         }
     }
@@ -376,6 +372,11 @@ impl World {
             while let Some(op) = self.spools[shard].poll(at) {
                 self.in_flight.push((shard, op));
             }
+            let next = self.spools[shard].next_wakeup();
+            assert!(
+                next.is_none_or(|it| it > at.mono),
+                "nothing was done, so no hurry: {next:?}"
+            );
         }
         let count = self.prng.below(self.in_flight.len() as u64 + 1);
         for _ in 0..count {
@@ -386,7 +387,6 @@ impl World {
     }
 
     fn end(&mut self, shard: usize, op: DiskOp) {
-        let desc = format!("{op:?}").chars().take(130).collect::<String>();let isread = matches!(op, DiskOp::Read{..});
         let at = self.at();
         let sync = matches!(op, DiskOp::Sync { .. });
         let completion = self.disk.run(op);
@@ -399,7 +399,6 @@ impl World {
                 it.fate = Fate::Ghost;
             }
         }
-        if !isread || completion.result.is_err() { eprintln!("END {} {:?} {desc}", self.ms, completion.result); }
         match self.spools[shard].completed(at, completion) {
             Completed::Nothing => {}
             Completed::Durable(durable) => {
