@@ -12,8 +12,8 @@ const LAYERS: &[&[&str]] = &[
     &["inject", "policy", "spool", "queue", "deliver", "hose"],
     &["engine"],
     &["bridge"],
-    &["shard", "control", "sim"],
-    &["rig", "cli", "main", "lib"],
+    &["shard", "control", "sim", "rig"],
+    &["cli", "main", "lib"],
 ];
 /// Last layer that must stay free of IO, clocks and runtimes.
 const LAYER_PURE_MAX: usize = 4;

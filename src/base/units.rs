@@ -29,6 +29,7 @@ pub fn duration(duration: Duration) -> String {
         10.. => format!("{secs}s"),
         1.. => format!("{:.1}s", duration.as_secs_f64()),
         0 if duration.as_millis() > 0 => format!("{}ms", duration.as_millis()),
+        0 if duration.is_zero() => "0s".to_string(),
         0 => format!("{}us", duration.as_micros()),
     }
 }
@@ -117,6 +118,7 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(5_400)), "1h30m");
         assert_eq!(duration(Duration::from_millis(3_200)), "3.2s");
         assert_eq!(duration(Duration::from_micros(80)), "80us");
+        assert_eq!(duration(Duration::ZERO), "0s");
         assert_eq!(size(512), "512 B");
         assert_eq!(size(4_096), "4.0 KiB");
         assert_eq!(size(3 << 30), "3.0 GiB");

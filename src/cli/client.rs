@@ -124,7 +124,7 @@ impl Places {
                     journal: Some(PathBuf::from(&global.journal)),
                 })
             }
-            Err(findings) => {
+            Err(findings) => Places::of_broken_config(path).ok_or_else(|| {
                 let error = findings
                     .iter()
                     .find(|finding| finding.severity == Severity::Error);
@@ -134,9 +134,30 @@ impl Places {
                     "{} does not say where the engine is: {error}. Name it with --socket PATH",
                     path.display()
                 );
-                Err(Failure::new(EXIT_USAGE, "E406", message))
-            }
+                Failure::new(EXIT_USAGE, "E406", message)
+            }),
         }
+    }
+
+    /// A file with an error somewhere still tells where the engine is that runs with the version
+    /// before: looking must not fail just when it is needed.
+    fn of_broken_config(path: &Path) -> Option<Places> {
+        let text = std::fs::read_to_string(path).ok()?;
+        let value = |option: &str| {
+            text.lines().rev().find_map(|line| {
+                let (name, value) = line.split_once('=')?;
+                let value = value.split('#').next()?.trim().trim_matches('"');
+                let is_it = name.trim().eq_ignore_ascii_case(option);
+                (is_it && value.starts_with('/')).then(|| PathBuf::from(value))
+            })
+        };
+        let spool = value("Spoolbase");
+        let in_spool = |name: &str| spool.as_ref().map(|spool| spool.join(name));
+        Some(Places {
+            socket: value("Management_Socket").or_else(|| in_spool("pelton.sock"))?,
+            event_log: value("Event_Log").or_else(|| in_spool("events")),
+            journal: value("Journal").or_else(|| in_spool("journal.jsonl")),
+        })
     }
 }
 
@@ -309,6 +330,9 @@ mod tests {
         let found = places(&args, &[]).unwrap();
         assert_eq!(found.socket, Path::new("/spool/x/pelton.sock"));
         assert_eq!(found.event_log.as_deref(), Some(Path::new("/log/x")));
+        std::fs::write(&file, "Spoolbase = \"/spool/y\"\nmax_conections = 3\n").unwrap();
+        let found = places(&args, &[]).unwrap();
+        assert_eq!(found.socket, Path::new("/spool/y/pelton.sock"));
         std::fs::write(&file, "Spoolbase = {").unwrap();
         let failure = places(&args, &[]).unwrap_err();
         assert_eq!((failure.exit, failure.code.as_str()), (EXIT_USAGE, "E406"));

@@ -143,6 +143,10 @@ pub fn owner_of(shards: usize, binding: &str, domain: &str) -> ShardId {
     ShardId((hash % shards as u64) as u8)
 }
 
+/// What a disk gets after the grace to take what is left; a disk that fails must not keep a process
+/// from ending. Whatever was acknowledged is on it.
+const FLUSH_MAX: core::time::Duration = core::time::Duration::from_secs(5);
+
 const _: () = assert!(SHARDS_MAX <= 256, "the owner of a queue is one byte");
 
 pub struct Engine {
@@ -236,6 +240,24 @@ impl Engine {
 
     /// Takes an input and runs to completion.
     pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
+        self.take(now, input, out);
+        self.start_disk(now, out);
+    }
+
+    /// Starts what the disk should do next. Owed after every [`Self::take`].
+    pub fn start_disk(&mut self, now: Now, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        self.home.pump(turn);
+        self.finish_shutdown(now, out);
+    }
+
+    /// Takes an input and leaves the disk alone: whoever has several inputs at hand takes them all
+    /// and then calls [`Self::start_disk`], so that their messages share a commit.
+    pub fn take(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
         let turn = &mut Turn {
             now,
             out,
@@ -310,10 +332,18 @@ impl Engine {
             self.reception.next_wakeup(),
             self.owner.next_wakeup(),
             self.home.next_wakeup(),
-            self.grace_ends
-                .filter(|_| !self.drained && !self.grace_over),
+            self.shutdown_wakeup(),
         ];
         stages.into_iter().flatten().min()
+    }
+
+    fn shutdown_wakeup(&self) -> Option<Mono> {
+        let grace_ends = self.grace_ends.filter(|_| !self.drained)?;
+        Some(if self.grace_over {
+            grace_ends + FLUSH_MAX
+        } else {
+            grace_ends
+        })
     }
 
     fn mesh(&mut self, now: Now, from: ShardId, message: MeshMessage, out: &mut Outbox) {
@@ -447,8 +477,6 @@ impl Engine {
                 });
             }
         }
-        self.home.pump(turn);
-        self.finish_shutdown(now, out);
     }
 
     fn finish_shutdown(&mut self, now: Now, out: &mut Outbox) {
@@ -469,10 +497,12 @@ impl Engine {
         }
         let shard = turn.common.shard;
         let quiet = self.reception.len() == 0 && self.owner.is_quiet();
-        if quiet && self.home.is_quiet() && !core::mem::replace(&mut self.quiet, true) {
+        let settled = quiet && self.home.is_quiet();
+        let too_late = now.mono >= grace_ends + FLUSH_MAX;
+        if (settled || too_late) && !core::mem::replace(&mut self.quiet, true) {
             turn.out.push(Action::Control(ToControl::Quiet { shard }));
         }
-        if self.finishing && self.home.flush(turn) {
+        if self.finishing && (self.home.flush(turn) || too_late) {
             self.drained = true;
             turn.out.push(Action::Control(ToControl::Drained { shard }));
         }

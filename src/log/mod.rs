@@ -12,8 +12,8 @@
 //!   ones of the segment had been written.
 //! * After a failed write or sync a segment is never written or synced again, and the next commit
 //!   says how much of it counts.
-//! * Bytes that were acknowledged are never written over; no frame passes in another place, segment,
-//!   start or spool than its own.
+//! * Bytes that were acknowledged are never written over; no frame passes in another place,
+//!   segment, start or spool than its own.
 
 mod batch;
 mod disk;

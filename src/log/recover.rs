@@ -137,7 +137,7 @@ impl Recovered {
 /// Why a start must not go on with this segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("log format {0} is newer than this program, which reads up to {max}", max = format::FORMAT_MAJOR)]
+    #[error("log format {0} is newer than this program")]
     NewerFormat(u16),
     #[error("the segment belongs to another spool or is another segment than its name says")]
     Foreign,

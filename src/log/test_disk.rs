@@ -165,18 +165,37 @@ impl TestDisk {
     /// Carries an operation out, or fails as the faults say.
     pub(crate) fn run(&mut self, op: DiskOp) -> Completion {
         let number = op.op();
-        let fault = self.draw();
         let sync_fails = self.prng.chance(self.faults.sync, 1_000);
         let read_fails = self.prng.chance(self.faults.read, 1_000);
-        let mut result = match fault {
-            Some(fault) => {
+        let result = match (self.draw(), &op) {
+            (Some(fault), _) => {
                 self.partly(&op, true);
                 Err(fault)
             }
-            None => Ok(()),
+            (None, DiskOp::Read { .. }) if read_fails => Err(Fault::Io),
+            (None, _) => self.apply(&op, sync_fails),
         };
-        let whole = result.is_ok();
+        self.failed += u64::from(result.is_err());
         let buffer = match op {
+            DiskOp::Commit { bytes, .. } | DiskOp::Seal { bytes, .. } => bytes,
+            DiskOp::Prepare { header, .. } => header,
+            DiskOp::Read {
+                file,
+                offset,
+                bytes,
+                ..
+            } if result.is_ok() => self.read(file, offset, bytes as usize).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        Completion {
+            op: number,
+            result,
+            buffer,
+        }
+    }
+
+    fn apply(&mut self, op: &DiskOp, sync_fails: bool) -> Result<(), Fault> {
+        match op {
             DiskOp::Commit {
                 file,
                 offset,
@@ -184,20 +203,18 @@ impl TestDisk {
                 sync,
                 ..
             } => {
-                if whole {
-                    let it = self
-                        .files
-                        .get_mut(&file)
-                        .expect("commits go to files that exist");
-                    it.write(offset as usize, &bytes);
-                    if sync && sync_fails {
-                        it.persist_some(&mut self.prng);
-                        result = Err(Fault::Io);
-                    } else if sync {
-                        it.sync();
-                    }
+                let it = self
+                    .files
+                    .get_mut(file)
+                    .expect("commits go to files that exist");
+                it.write(*offset as usize, bytes);
+                if *sync && sync_fails {
+                    it.persist_some(&mut self.prng);
+                    return Err(Fault::Io);
                 }
-                bytes
+                if *sync {
+                    it.sync();
+                }
             }
             DiskOp::Seal {
                 file,
@@ -205,12 +222,9 @@ impl TestDisk {
                 bytes,
                 ..
             } => {
-                if whole {
-                    let it = self.files.get_mut(&file).expect("a sealed file exists");
-                    it.write(offset as usize, &bytes);
-                    it.sync();
-                }
-                bytes
+                let it = self.files.get_mut(file).expect("a sealed file exists");
+                it.write(*offset as usize, bytes);
+                it.sync();
             }
             DiskOp::Prepare {
                 file,
@@ -218,59 +232,28 @@ impl TestDisk {
                 header,
                 file_bytes,
                 ..
-            } => {
-                if whole {
-                    self.prepare(file, recycle, &header, file_bytes);
-                }
-                header
-            }
+            } => self.prepare(*file, *recycle, header, *file_bytes),
             DiskOp::Sync { file, .. } => {
-                if whole {
-                    self.files
-                        .get_mut(&file)
-                        .expect("a synced file exists")
-                        .sync();
-                }
-                Vec::new()
+                self.files
+                    .get_mut(file)
+                    .expect("a synced file exists")
+                    .sync();
             }
             DiskOp::Rename { from, to, .. } => {
-                if whole {
-                    let it = self.files.remove(&from).expect("a renamed file exists");
-                    self.files.insert(to, it);
-                }
-                Vec::new()
+                let it = self.files.remove(from).expect("a renamed file exists");
+                self.files.insert(*to, it);
             }
             DiskOp::Remove { file, .. } => {
-                if whole {
-                    self.files.remove(&file);
-                }
-                Vec::new()
+                self.files.remove(file);
             }
             DiskOp::Read {
                 file,
                 offset,
                 bytes,
                 ..
-            } => {
-                let read = self.read(file, offset, bytes as usize);
-                result = if read_fails {
-                    Err(Fault::Io)
-                } else {
-                    result.and(read.as_ref().map(|_| ()).map_err(|e| *e))
-                };
-                if result.is_ok() {
-                    read.unwrap_or_default()
-                } else {
-                    Vec::new()
-                }
-            }
-        };
-        self.failed += u64::from(result.is_err());
-        Completion {
-            op: number,
-            result,
-            buffer,
+            } => return self.read(*file, *offset, *bytes as usize).map(|_| ()),
         }
+        Ok(())
     }
 
     fn prepare(

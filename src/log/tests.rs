@@ -136,7 +136,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_format_is_what_the_test_vectors_say() {
+fn frames_and_marks_are_what_the_test_vectors_say() {
     let place = Place {
         spool_id: SPOOL,
         segment: 7,
@@ -181,7 +181,24 @@ fn the_format_is_what_the_test_vectors_say() {
     assert_eq!(bytes.len(), 512 - 32, "a mark ends with its sector");
     assert_eq!(hex(&bytes[..56]), VECTOR_MARK);
     assert_eq!(format::decode_mark(&bytes[24..]), Some(mark));
+}
 
+#[test]
+fn headers_and_trailers_are_what_the_test_vectors_say() {
+    let place = Place {
+        spool_id: SPOOL,
+        segment: 7,
+    };
+    let good = Position {
+        segment: 6,
+        offset: 0x1200,
+    };
+    let synced = Position {
+        segment: 6,
+        offset: 0x1000,
+    };
+    let commit = format::first_commit(5);
+    let mut bytes = Vec::new();
     let (segment_bytes, shard, shards) = (64 << 10, 3, 4);
     let header = format::Header {
         place,

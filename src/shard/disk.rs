@@ -93,6 +93,7 @@ impl Disk {
 /// Starts an operation of the spool; its completion becomes an input.
 pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
     let id = op.op();
+    let prepares = matches!(op, DiskOp::Prepare { .. });
     let job = job(&shell.disk, op);
     let shell2 = shell.clone();
     shell.spawn(async move {
@@ -101,6 +102,9 @@ pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
             Err((buffer, error)) => (buffer, Err(error), Effect::None),
         };
         effect.apply(&shell2.disk);
+        if prepares {
+            shell2.prepared.notify();
+        }
         let result = result.map_err(|error| fault(&error));
         shell2.handle(Input::Spool(Completion {
             op: id,

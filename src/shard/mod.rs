@@ -42,6 +42,9 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Messages taken from the mesh before sockets get their turn.
 const MESH_BURST: usize = 256;
 
+/// How long a start waits for its first segment before it accepts connections.
+const PREPARE_WAIT: Duration = Duration::from_secs(3);
+
 /// How long parked mesh messages wait for their reader.
 const MESH_RETRY: Duration = Duration::from_millis(1);
 
@@ -117,6 +120,8 @@ async fn main(start: Start) -> Result<(), String> {
         stopping: Cell::new(false),
         drained: Event::default(),
         mesh_retry: Event::default(),
+        disk_due: Event::default(),
+        prepared: Event::default(),
         disk: Disk::new(start.disk),
         control: start.control,
         shard,
@@ -126,7 +131,12 @@ async fn main(start: Start) -> Result<(), String> {
     shell.spawn(run_alarm(shell.clone()));
     shell.spawn(run_mesh(shell.clone()));
     shell.spawn(retry_mesh(shell.clone()));
+    shell.spawn(run_disk(shell.clone()));
     shell.handle(Input::Tick);
+    // The first client need not wait for the first segment; a disk that does not get on with it
+    // is the spool's business.
+    let patience = glommio::timer::Timer::new(PREPARE_WAIT);
+    futures_lite::future::race(async { _ = patience.await }, shell.prepared.wait()).await;
     for (listen, socket) in sockets.into_iter().enumerate() {
         shell.spawn(net::accept_all(shell.clone(), listen, socket));
     }
@@ -164,6 +174,9 @@ pub struct Shell {
     stopping: Cell<bool>,
     drained: Event,
     mesh_retry: Event,
+    disk_due: Event,
+    /// A segment has been made, or could not be.
+    prepared: Event,
     disk: Disk,
     control: ControlSender,
     shard: ShardId,
@@ -171,12 +184,14 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Gives the engine an input and performs what it wants done.
+    /// Gives the engine an input and performs what it wants done. The disk is seen to when the
+    /// other tasks that can run have had their turn, so that their messages share a commit.
     fn handle(self: &Rc<Self>, input: Input<'_>) {
         let now = self.clock.now();
         self.engine
             .borrow_mut()
-            .handle(now, input, &mut self.outbox.borrow_mut());
+            .take(now, input, &mut self.outbox.borrow_mut());
+        self.disk_due.notify();
         self.perform();
     }
 
@@ -353,6 +368,19 @@ async fn run_alarm(shell: Rc<Shell>) {
         }
         let sleep = glommio::timer::Timer::new(at.since(now));
         futures_lite::future::race(async { _ = sleep.await }, shell.alarm.earlier.wait()).await;
+    }
+}
+
+/// Starts what the disk should do, once per round of inputs.
+async fn run_disk(shell: Rc<Shell>) {
+    loop {
+        shell.disk_due.wait().await;
+        let now = shell.clock.now();
+        shell
+            .engine
+            .borrow_mut()
+            .start_disk(now, &mut shell.outbox.borrow_mut());
+        shell.perform();
     }
 }
 

@@ -340,6 +340,11 @@ impl World {
             HoseOp::Remove { .. } => Act::HoseRemove,
         };
         self.act(act, shard, op.op());
+        if let HoseOp::Write { bytes, .. } = &op {
+            self.note(11, bytes.len() as u64, || {
+                format!("{shard} events {}", event_ids(bytes).join(" "))
+            });
+        }
         let done_us = self.events.begin(self.now_us, shard, op);
         let life = self.life();
         self.schedule
@@ -457,4 +462,12 @@ fn change_a_byte(bytes: &mut [u8]) {
     if let Some(letter) = body.iter_mut().find(|byte| byte.is_ascii_lowercase()) {
         *letter = if *letter == b'z' { b'a' } else { *letter + 1 };
     }
+}
+
+/// The ids of the events in lines of the event log, for the trace.
+fn event_ids(lines: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(lines);
+    let ids = text.split("\"event_id\":\"").skip(1);
+    ids.map(|rest| rest.split('"').next().unwrap_or("").to_string())
+        .collect()
 }

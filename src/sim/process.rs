@@ -360,6 +360,8 @@ impl World {
             false => Fault::Kill,
         });
         let now_us = self.now_us;
+        // Even the last shutdown may be cut short; there will be another.
+        self.ending = false;
         self.keep_counters(&process);
         self.disk.crash(now_us, power, &mut self.ledger.counts);
         self.ledger.lives.killed(now_us, self.disk.slowest_us);

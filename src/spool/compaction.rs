@@ -271,6 +271,7 @@ impl Spool {
         let state = |index: usize| entry.recipients.get(index);
         let written = record::Written {
             event: message.event,
+            known: self.last_event(),
             moved: true,
         };
         record::encode_message(&mut self.scratch, written, &content, &recipients, &state);

@@ -4,9 +4,9 @@
 //! When a segment may be reclaimed is decided here. A record of the log may vanish only when
 //! nothing older on disk needs it any more: an outcome must outlive every copy of the message that
 //! it settles, else a restart would bring that message back. So each segment knows the older ones
-//! that its outcomes (and moved messages) refer to, and waits for all of them to be gone. References
-//! only ever point to segments that are older, so the oldest never waits, and compaction, which
-//! empties the oldest first, sets the others free.
+//! that its outcomes (and moved messages) refer to, and waits for all of them to be gone.
+//! References only ever point to segments that are older, so the oldest never waits, and
+//! compaction, which empties the oldest first, sets the others free.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;

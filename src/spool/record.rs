@@ -5,7 +5,8 @@
 //! and the address. Every record begins with its version (1) and its event number.
 //!
 //! ```text
-//! Message  u8 version, u64 event, u64 batch, u64 received us, u32 body bytes, u8 flags
+//! Message  u8 version, u64 event, u64 known (the last event whose outcome the states below
+//!          include), u64 batch, u64 received us, u32 body bytes, u8 flags
 //!          (1 eight-bit, 2 SMTPUTF8, 4 sender present, 8 plain SMTP, 16 moved by
 //!          compaction), ip peer, str helo,
 //!          str sender (if present), str subject, str friendly from,
@@ -75,7 +76,10 @@ impl State {
 /// About the record itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Written {
+    /// Of the reception.
     pub event: EventSeq,
+    /// The last event whose outcome the states include.
+    pub known: EventSeq,
     /// A copy made by compaction; the original counts until this one is durable.
     pub moved: bool,
 }
@@ -90,6 +94,7 @@ pub(super) fn encode_message(
     out.clear();
     out.push(RECORD_VERSION);
     out.extend_from_slice(&written.event.0.to_le_bytes());
+    out.extend_from_slice(&written.known.0.to_le_bytes());
     out.extend_from_slice(&content.batch.0.to_le_bytes());
     out.extend_from_slice(&content.received.0.to_le_bytes());
     out.extend_from_slice(&(content.body.len() as u32).to_le_bytes());
@@ -216,6 +221,7 @@ pub(super) struct Message {
 /// The parts of a message record that recovery needs of every message.
 pub(super) struct MessageHead {
     pub event: EventSeq,
+    pub known: EventSeq,
     pub batch: BatchId,
     pub received: Wall,
     pub body_bytes: u32,
@@ -230,6 +236,7 @@ pub(super) fn decode_message_head(payload: &[u8]) -> Option<MessageHead> {
 fn read_head(reader: &mut Reader<'_>) -> Option<MessageHead> {
     reader.version()?;
     let event = EventSeq(reader.u64()?);
+    let known = EventSeq(reader.u64()?);
     let batch = BatchId(reader.u64()?);
     let received = Wall(reader.u64()?);
     let body_bytes = reader.u32()?;
@@ -237,6 +244,7 @@ fn read_head(reader: &mut Reader<'_>) -> Option<MessageHead> {
     let moved = flags & 16 != 0;
     Some(MessageHead {
         event,
+        known,
         batch,
         received,
         body_bytes,

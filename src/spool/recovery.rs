@@ -2,10 +2,12 @@
 //! may not have been told, and damage.
 //!
 //! Recovery is global: records of all folders are gathered first, and only then given to homes.
-//! The number of a commit begins with the number of the start, and in one start only one home
-//! writes about a batch, so commit numbers order all records about a batch, whichever folders they
-//! are in. The copy of a message with the highest number wins; outcomes apply to all copies. So it
-//! does not matter which shard wrote what, and the number of shards may change at every start.
+//! The numbers of commits and events begin with the number of the start, and in one start only one
+//! home writes about a batch, so they order all records about a batch, whichever folders they are
+//! in. The copy of a message in the highest commit wins. Outcomes apply in the order of their
+//! events, which is not that of their places in the log: what a failed commit held is written again
+//! later. A copy tells the last event that it knows of. So it does not matter which shard wrote
+//! what, and the number of shards may change at every start.
 //!
 //! The folder of a shard that no longer exists belongs to shard `folder % shards`, which moves what
 //! is left in it to segments of its own and removes the old ones. If shards come back before that
@@ -205,6 +207,8 @@ type Key = (u64, u32);
 /// The best copy of a message seen so far.
 struct Found {
     key: Key,
+    /// The last event whose outcome the states include.
+    known: EventSeq,
     segment: usize,
     message_bytes: u32,
     body_bytes: u32,
@@ -214,7 +218,6 @@ struct Found {
 }
 
 struct OutcomeFact {
-    key: Key,
     segment: usize,
     head: OutcomeHead,
 }
@@ -262,7 +265,7 @@ pub struct Recovery {
     segments: Vec<SegmentFact>,
     messages: Map<BatchId, Found>,
     /// Other copies than the best, and which segments they are in.
-    copies: Vec<(BatchId, Key, usize)>,
+    copies: Vec<(BatchId, EventSeq, usize)>,
     outcomes: Vec<OutcomeFact>,
     receptions: Vec<(EventSeq, usize, BatchId)>,
     events: Vec<(EventSeq, usize, Outcome)>,
@@ -430,7 +433,7 @@ impl Recovery {
                     let body = (body, recovered.complete);
                     self.take_message(index, frame, payload, body, sure)
                 }
-                record::KIND_OUTCOME => self.take_outcome(index, frame, payload),
+                record::KIND_OUTCOME => self.take_outcome(index, payload),
                 _ => true,
             };
             if !sound {
@@ -474,6 +477,7 @@ impl Recovery {
         self.receptions.push((head.event, segment, head.batch));
         let found = Found {
             key: (frame.commit, frame.offset),
+            known: head.known,
             segment,
             message_bytes: frame.frame_bytes(),
             body_bytes: format::frame_bytes(head.body_bytes as usize) as u32,
@@ -486,21 +490,20 @@ impl Recovery {
                 self.messages.insert(head.batch, found);
             }
             Some(best) if best.key < found.key => {
-                self.copies.push((head.batch, best.key, best.segment));
+                self.copies.push((head.batch, best.known, best.segment));
                 *best = found;
             }
-            Some(_) => self.copies.push((head.batch, found.key, segment)),
+            Some(_) => self.copies.push((head.batch, found.known, segment)),
         }
         true
     }
 
-    fn take_outcome(&mut self, segment: usize, frame: &FrameRef, payload: &[u8]) -> bool {
+    fn take_outcome(&mut self, segment: usize, payload: &[u8]) -> bool {
         let Some(head) = record::decode_outcome_head(payload) else {
             return false;
         };
         self.event_of(segment, head.event);
-        let key = (frame.commit, frame.offset);
-        self.outcomes.push(OutcomeFact { key, segment, head });
+        self.outcomes.push(OutcomeFact { segment, head });
         let shard = self.segments[segment].segment.file.shard;
         let told = self
             .marks
@@ -583,8 +586,8 @@ impl Recovery {
     }
 
     fn apply_outcomes(&mut self) {
-        self.outcomes.sort_by_key(|it| it.key);
-        for OutcomeFact { key, head, .. } in &self.outcomes {
+        self.outcomes.sort_by_key(|it| it.head.event);
+        for OutcomeFact { head, .. } in &self.outcomes {
             let Some(found) = self.messages.get_mut(&head.message.batch) else {
                 continue;
             };
@@ -595,7 +598,7 @@ impl Recovery {
                 continue;
             };
             // A copy was written with what was known then; only later attempts change it.
-            let applies = head.state == State::Settled || *key > found.key;
+            let applies = head.state == State::Settled || head.event > found.known;
             if *state != State::Settled && applies {
                 *state = head.state;
             }
@@ -640,22 +643,22 @@ impl Recovery {
     /// Which segments hold records about messages of which others. A copy that was written after an
     /// outcome knows of it, and does not need it.
     fn links(&self) -> BTreeSet<(usize, usize)> {
-        let mut copies: Map<BatchId, Vec<(Key, usize)>> = Map::default();
-        for (batch, key, segment) in &self.copies {
-            copies.entry(*batch).or_default().push((*key, *segment));
+        let mut copies: Map<BatchId, Vec<(EventSeq, usize)>> = Map::default();
+        for (batch, known, segment) in &self.copies {
+            copies.entry(*batch).or_default().push((*known, *segment));
         }
         let mut links = BTreeSet::new();
-        for OutcomeFact { key, segment, head } in &self.outcomes {
+        for OutcomeFact { segment, head } in &self.outcomes {
             let batch = head.message.batch;
             let best = self
                 .messages
                 .get(&batch)
-                .map(|found| (found.key, found.segment));
+                .map(|found| (found.known, found.segment));
             let others = copies.get(&batch).into_iter().flatten().copied();
             let older = best
                 .into_iter()
                 .chain(others)
-                .filter(|(copy, _)| copy < key);
+                .filter(|(known, _)| *known < head.event);
             links.extend(older.map(|(_, to)| (*segment, to)));
         }
         for (batch, others) in &copies {

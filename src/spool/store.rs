@@ -269,6 +269,7 @@ impl Spool {
         let state = |_| State::NEW;
         let written = record::Written {
             event,
+            known: event,
             moved: false,
         };
         record::encode_message(&mut self.scratch, written, content, recipients, &state);
@@ -537,6 +538,11 @@ impl Spool {
             }
             self.reclaim_due = true;
         }
+    }
+
+    /// The last event that was given a number.
+    pub(super) fn last_event(&self) -> EventSeq {
+        EventSeq(self.next_event - 1)
     }
 
     pub(super) fn told_events(&self) -> EventSeq {

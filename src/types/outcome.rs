@@ -90,7 +90,8 @@ pub struct Outcome {
     pub reply: Reply,
     pub stage: Stage,
     pub remote: Option<Remote>,
-    /// The final reply of an earlier or of this attempt was lost after the whole message had been
-    /// sent: the host may have it already.
+    /// The final reply of this attempt was lost after the whole message had been sent, so that the
+    /// host may have it; or, for a delivery, a run that ended without notice may have made it
+    /// before.
     pub possible_duplicate: bool,
 }

@@ -163,12 +163,9 @@ impl Owner {
     ) {
         for arrival in arrivals {
             let queue = self.link(turn, &arrival.binding, &arrival.address.routing_domain());
-            let inserted = self
-                .queues
+            self.queues
                 .insert(turn.now, queue, arrival, content.cloned());
-            if inserted.ready {
-                self.mark(queue);
-            }
+            self.mark(queue);
         }
     }
 

@@ -344,15 +344,15 @@ impl Owner {
         let content = entry.content();
         let said = newest(&[Class::Transient, Class::Permanent].map(|it| view.replies().of(it)));
         let attempted = entry.attempts() > 0;
+        let attempts = match message.attempts {
+            0 => "not tried yet".to_string(),
+            1 => "tried once".to_string(),
+            more => format!("tried {more} times"),
+        };
+        let state = message.state.replace('_', " ");
         let sentence = format!(
-            "{}, {} attempts so far{}; its queue {}",
-            message.state.replace('_', " "),
-            message.attempts,
-            message
-                .due
-                .as_ref()
-                .map_or(String::new(), |due| format!(", next at {due}")),
-            view.waiting().cause.as_str(),
+            "{state}, {attempts}; its queue: {}",
+            view.waiting().cause.as_str()
         );
         Some(MessageTrace {
             sender: content.map(|it| {

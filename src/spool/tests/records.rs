@@ -28,7 +28,11 @@ fn messages_survive_with_the_state_of_every_recipient() {
         let mut payload = Vec::new();
         let event = EventSeq(number + 7);
         let moved = prng.chance(1, 2);
-        let written = record::Written { event, moved };
+        let written = record::Written {
+            event,
+            known: EventSeq(number),
+            moved,
+        };
         record::encode_message(&mut payload, written, &content, &recipients, &|it| {
             states[it]
         });
@@ -49,6 +53,7 @@ fn messages_survive_with_the_state_of_every_recipient() {
             Some(expected)
         );
         let head = record::decode_message_head(&payload).expect("a head");
+        assert_eq!(head.known, EventSeq(number));
         assert_eq!(
             (head.event, head.batch, head.moved),
             (event, BatchId(number), moved)
@@ -83,6 +88,7 @@ fn no_bytes_make_a_decoder_panic_and_cut_ones_are_refused() {
     let mut payload = Vec::new();
     let written = record::Written {
         event: EventSeq(1),
+        known: EventSeq(1),
         moved: false,
     };
     record::encode_message(&mut payload, written, &content, &recipients, &|_| {

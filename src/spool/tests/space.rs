@@ -40,7 +40,7 @@ fn the_space_used_is_bounded_by_what_lives() {
             world.report(true);
             world.quiesce();
             let stats = world.spools[0].stats();
-            let bound = (2 * stats.live_bytes).max(0) + 4 * SEGMENT_BYTES;
+            let bound = 2 * stats.live_bytes + 4 * SEGMENT_BYTES;
             assert!(
                 stats.used_bytes <= bound,
                 "seed {seed} round {round}: {stats:?}"

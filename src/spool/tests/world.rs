@@ -180,55 +180,16 @@ impl World {
                 place.insert(arrival.batch, home.shard.index());
             }
         }
-        let reported = |batch, step: &Outcome| {
-            let event = UnreportedEvent::Outcome(step.clone());
-            homes.iter().any(|home| {
-                home.unreported
-                    .iter()
-                    .any(|it| it.batch == batch && it.event == event)
-            })
-        };
         let mut mail = core::mem::take(&mut self.mail);
         for (batch, it) in &mut mail {
             let found = arrivals.remove(batch).unwrap_or_default();
             if it.fate == (Fate::Refused { certain: true }) {
                 assert!(found.is_empty(), "{batch} was refused and is back");
             }
-            let accepted = it.fate == Fate::Accepted;
-            let certain = self.power_was_cut;
-            if !accepted && found.is_empty() && it.fate != Fate::Ghost {
+            self.check_states(*batch, it, &found, homes);
+            if it.fate != Fate::Accepted && found.is_empty() && it.fate != Fate::Ghost {
+                let certain = self.power_was_cut;
                 it.fate = Fate::Refused { certain };
-            }
-            for (index, known) in it.states.iter_mut().enumerate() {
-                let arrival = found.iter().find(|it| usize::from(it.recipient) == index);
-                if accepted && !known.settled() && arrival.is_none() {
-                    assert!(
-                        self.lost_is_fine,
-                        "{batch}-{index} was accepted and is lost"
-                    );
-                    self.lost += 1;
-                }
-                if !self.lost_is_fine {
-                    check_recipient(*batch, index, known, arrival);
-                }
-                for step in &known.steps[..known.durable] {
-                    let key = (*batch, index as u16, step.attempts);
-                    let told = self.told.contains(&key) || reported(*batch, step);
-                    assert!(
-                        told || self.lost_is_fine,
-                        "an event of {batch} is lost: {step:?}"
-                    );
-                }
-                if found.is_empty() && !accepted {
-                    // Nobody was promised anything: it may have vanished with its outcomes.
-                    *known = Known::default();
-                }
-                // Of a torn commit some outcomes may be left and others not.
-                for step in known.steps.iter().rev().skip(1) {
-                    self.told.insert((*batch, index as u16, step.attempts));
-                }
-                restart_from(known, arrival, certain);
-                known.shaky |= self.damage_is_fine && known.durable < known.steps.len();
             }
             let Some(first) = found.first() else { continue };
             let home = place[&first.batch];
@@ -241,6 +202,51 @@ impl World {
         }
         assert!(arrivals.is_empty(), "mail that nobody sent: {arrivals:?}");
         self.mail = mail;
+    }
+
+    /// Every recipient of one message is where it should be, and its events are told.
+    fn check_states(&mut self, batch: BatchId, it: &mut Mail, found: &[&Arrival], homes: &[Home]) {
+        let accepted = it.fate == Fate::Accepted;
+        let certain = self.power_was_cut;
+        let reported = |step: &Outcome| {
+            let event = UnreportedEvent::Outcome(step.clone());
+            homes.iter().any(|home| {
+                home.unreported
+                    .iter()
+                    .any(|it| it.batch == batch && it.event == event)
+            })
+        };
+        for (index, known) in it.states.iter_mut().enumerate() {
+            let arrival = found.iter().find(|it| usize::from(it.recipient) == index);
+            if accepted && !known.settled() && arrival.is_none() {
+                assert!(
+                    self.lost_is_fine,
+                    "{batch}-{index} was accepted and is lost"
+                );
+                self.lost += 1;
+            }
+            if !self.lost_is_fine {
+                check_recipient(batch, index, known, arrival);
+            }
+            for step in &known.steps[..known.durable] {
+                let key = (batch, index as u16, step.attempts);
+                let told = self.told.contains(&key) || reported(step);
+                assert!(
+                    told || self.lost_is_fine,
+                    "an event of {batch} is lost: {step:?}"
+                );
+            }
+            if found.is_empty() && !accepted {
+                // Nobody was promised anything: it may have vanished with its outcomes.
+                *known = Known::default();
+            }
+            // Of a torn commit some outcomes may be left and others not.
+            for step in known.steps.iter().rev().skip(1) {
+                self.told.insert((batch, index as u16, step.attempts));
+            }
+            restart_from(known, arrival, certain);
+            known.shaky |= self.damage_is_fine && known.durable < known.steps.len();
+        }
     }
 
     fn check_content(&mut self, home: usize, it: &Mail, found: &[&Arrival]) {
@@ -419,7 +425,9 @@ impl World {
             Completed::Failed(failed) => {
                 self.count("commits failed");
                 for it in self.mail.values_mut() {
-                    if matches!(it.fate, Fate::Waiting(its, at) if its == shard && failed.covers(at))
+                    if let Fate::Waiting(its, commit) = it.fate
+                        && its == shard
+                        && failed.covers(commit)
                     {
                         it.fate = Fate::Refused { certain: false };
                     }
