@@ -19,15 +19,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the engine
     Serve(cli::serve::ServeArgs),
+    /// Show the main job on loopback, from injection to a checked ledger
     Demo(cli::demo::DemoArgs),
+    /// Is anything wrong: verdict, rates, queues, spool, latency
     Status(cli::status::StatusArgs),
+    /// List queues or messages, show one of them, say what it waits for
     Queue(cli::queue::QueueArgs),
+    /// What a domain's queues wait for, since when, until when, what the host said
     Why(cli::why::WhyArgs),
+    /// The life of one message, by its id or its recipient
     Trace(cli::trace::TraceArgs),
+    /// What has changed: starts, configurations, operators
     Changes(cli::changes::ChangesArgs),
+    /// Load the configuration again; a file with errors changes nothing
     Reload(cli::reload::ReloadArgs),
+    /// Check a configuration file and say everything that is wrong with it
     Check(cli::config::CheckArgs),
+    /// What an option is here and where that comes from; the reference of all options
     #[command(subcommand)]
     Config(cli::config::ConfigCommand),
 }

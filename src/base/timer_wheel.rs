@@ -9,7 +9,9 @@ const TICK_US: u64 = 1_000;
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-const REACH_TICKS: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
+/// The furthest a timer is put ahead: one slot of the top level less than a turn, so that it never
+/// lands in the slot that is current.
+const REACH_TICKS: u64 = ((SLOTS as u64 - 1) << (SLOT_BITS * (LEVELS as u32 - 1))) - 1;
 const NONE: u32 = u32::MAX;
 
 /// Names a timer until it fires or is cancelled, and nothing afterwards.
@@ -134,7 +136,7 @@ impl<T> TimerWheel<T> {
                 .trailing_zeros();
             let slot = (current + ahead as usize) % SLOTS;
             let block = self.elapsed >> shift;
-            // The rim slot that is current again belongs to the next turn of the top level.
+            // What lies ahead at this level has begun no earlier than the slot does.
             let tick = (block + u64::from(ahead)) << shift;
             return Some((level, slot, tick.max(self.elapsed)));
         }
@@ -268,6 +270,20 @@ mod tests {
                 );
                 assert_eq!(wheel.len(), model.len());
             }
+        }
+    }
+
+    #[test]
+    fn a_timer_beyond_the_rim_waits_there() {
+        for start in [0, 1, 5_000_000_000, u64::MAX / 4, u64::MAX / 2 + 12_345] {
+            let mut wheel = TimerWheel::new(Mono(start));
+            wheel.insert(Mono::MAX, ());
+            let mut fired = Vec::new();
+            for step in 0..2_000_u64 {
+                wheel.expire(Mono(start + step * 3_600_000_000), &mut fired);
+            }
+            let next = wheel.next().expect("it is set");
+            assert!(next.0 > start && fired.is_empty() && wheel.len() == 1);
         }
     }
 

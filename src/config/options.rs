@@ -87,7 +87,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "shards",
         Kind::IntOrWord {
             min: 1,
-            max: 1_024,
+            max: 128,
             words: &["auto"],
         },
         GLOBAL,

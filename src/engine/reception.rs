@@ -592,7 +592,8 @@ fn session_settings(settings: &ListenerSettings) -> Settings {
         host: settings.banner_hostname.as_str().into(),
         message_bytes_max: settings.max_message_size,
         header_bytes_max: settings.max_header_size,
-        line_bytes_max: u64::from(settings.max_line_length),
+        // The option counts the line end, the session does not.
+        line_bytes_max: u64::from(settings.max_line_length.saturating_sub(2)),
         received_fields_max: settings.max_received_headers,
         recipients_max: settings.max_recipients_per_transaction,
         command_bytes_max: settings.max_command_length as usize,

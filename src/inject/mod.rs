@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::base::time::Wall;
 use crate::log::Durable;
 use crate::proto::smtp::data::DataLimits;
+use crate::proto::smtp::header;
 use crate::types::address::Address;
 use crate::types::id::BatchId;
 use crate::types::id::RECIPIENTS_MAX;
@@ -74,7 +75,7 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// From one piece of content to the next.
     pub data_timeout: Duration,
-    /// Without a byte between commands, `idle_time`; 0 is no limit.
+    /// Without a byte between commands, `idle_time`; with 0 the command timeout counts there too.
     pub idle_time: Duration,
     /// Average of a message's content once the grace is over, bytes per second; 0 is no limit.
     pub rate_min: u64,
@@ -195,11 +196,14 @@ pub struct Submission {
     pub friendly_from: Box<str>,
     /// The trace field, then the content.
     pub body: Vec<u8>,
+    /// Length of the trace field.
+    pub trace_bytes: usize,
 }
 
 impl Submission {
     /// Divides into what all recipients share and the recipients.
-    pub fn into_content(self) -> (Arc<Content>, Vec<AcceptedRecipient>) {
+    pub fn into_content(mut self) -> (Arc<Content>, Vec<AcceptedRecipient>) {
+        header::divide(&mut self.body, self.trace_bytes);
         let content = Content {
             batch: self.batch,
             received: self.received,

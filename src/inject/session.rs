@@ -130,6 +130,8 @@ struct Transaction {
 struct Incoming {
     batch: BatchId,
     reader: DataReader,
+    /// Bytes of the trace field in front of the content.
+    trace_bytes: usize,
 }
 
 /// The moments that the deadline is made from.
@@ -139,6 +141,8 @@ struct Clock {
     turn: Mono,
     /// When a byte last came in.
     input: Mono,
+    /// When the command line that is not whole yet began.
+    line: Mono,
     /// From when on the rate of content counts, and the bytes since.
     rate_from: Mono,
     rate_bytes: u64,
@@ -166,6 +170,7 @@ impl Session {
             clock: Clock {
                 turn: start,
                 input: start,
+                line: start,
                 rate_from: start,
                 rate_bytes: 0,
             },
@@ -337,11 +342,20 @@ impl Session {
         match self.state {
             State::New | State::Asking(_) | State::Closing => Mono::MAX,
             State::Command | State::Overlong { .. } => {
-                let command = self.clock.turn + settings.command_timeout;
-                if settings.idle_time.is_zero() {
-                    return command;
+                let between = matches!(self.state, State::Command) && self.line.is_empty();
+                let silence = match settings.idle_time.is_zero() {
+                    true => Mono::MAX,
+                    false => self.clock.input.max(self.clock.turn) + settings.idle_time,
+                };
+                match between {
+                    true if silence != Mono::MAX => silence,
+                    true => self.clock.turn + settings.command_timeout,
+                    // A command that has begun is to end, however slowly its bytes come.
+                    false => {
+                        let begun = self.clock.line.max(self.clock.turn);
+                        silence.min(begun + settings.command_timeout)
+                    }
                 }
-                command.min(self.clock.input.max(self.clock.turn) + settings.idle_time)
             }
             State::Data | State::Chunk(_) => {
                 let silence = self.clock.input.max(self.clock.turn) + settings.data_timeout;
@@ -472,6 +486,9 @@ impl Session {
             return (0, Some(Step::Wait));
         }
         let Some(end) = memchr(b'\n', rest) else {
+            if self.line.is_empty() {
+                self.clock.line = now.mono;
+            }
             self.keep_partial_line(rest);
             return (rest.len(), None);
         };
@@ -842,8 +859,13 @@ impl Session {
             at: now.wall,
         };
         header::write_received(&mut body, &trace);
+        let trace_bytes = body.len();
         let reader = DataReader::new(framing, limits, body);
-        transaction.content = Some(Incoming { batch, reader });
+        transaction.content = Some(Incoming {
+            batch,
+            reader,
+            trace_bytes,
+        });
     }
 
     fn data(&mut self, now: Now, rest: &[u8]) -> (usize, Option<Step>) {
@@ -951,6 +973,7 @@ impl Session {
             smtputf8: transaction.smtputf8,
             subject: taken.subject,
             friendly_from: taken.friendly_from,
+            trace_bytes: content.trace_bytes,
             body: taken.body,
         })))
     }

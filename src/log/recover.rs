@@ -312,6 +312,14 @@ pub fn recover(
     let sure_offset = unsure
         .map(|it| verdict.commit_begins(it.offset))
         .fold(verdict.sure_offset(), u32::min);
+    // A later start that found this segment followed by others has relied on all of it, even if
+    // what followed has vanished since.
+    let relied_on = evidence.synced.segment > place.segment;
+    let sure_offset = if relied_on {
+        verdict.good_offset
+    } else {
+        sure_offset
+    };
     Ok(Recovered {
         start,
         shards,

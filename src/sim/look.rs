@@ -71,8 +71,9 @@ impl World {
         let scenario = &self.scenario;
         let shards = self.process.as_ref().map_or(1, |it| it.shards()) as u64;
         let resident_max = scenario.limits.resident_messages.div_ceil(shards);
-        // Every failure costs a segment; a disk that fails again and again is no measure.
-        let segments_max = match self.ledger.lives.had_trouble() {
+        // Every failure costs a segment, and a shard may inherit from others that run no more.
+        let inherits = scenario.shards_vary && self.starts > 1;
+        let segments_max = match inherits || self.ledger.lives.any_trouble() {
             true => u64::MAX,
             false => u64::from(scenario.segments_max) + SEGMENTS_SLACK,
         };

@@ -353,6 +353,7 @@ impl Owner {
     fn done(&mut self, key: Key, job: JobId) {
         if let Some(outgoing) = self.outgoing.get_mut(key) {
             outgoing.jobs.retain(|open| open.id != job);
+            outgoing.proved = true;
         }
     }
 

@@ -77,6 +77,8 @@ struct Outgoing {
     /// A large body is being written; what follows it waits.
     writing: bool,
     touched: bool,
+    /// It has answered a whole message with what was to be expected.
+    proved: bool,
     /// The session is over; the surroundings still have to say that the connection is closed.
     over: bool,
     jobs: Vec<OpenJob>,

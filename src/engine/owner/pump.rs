@@ -29,6 +29,9 @@ const REFUSED_PER_TURN_MAX: usize = 256;
 /// The shortest rest of a queue whose way cannot be found: name servers need a moment too.
 const DNS_REST_MIN: Duration = Duration::from_secs(5);
 
+/// The longest one: what is wrong may be mended at any time, here or there.
+const WAY_REST_MAX: Duration = Duration::from_secs(300);
+
 impl Owner {
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         let Some(link) = self.links.get(&queue) else {
@@ -71,7 +74,10 @@ impl Owner {
                     continue;
                 };
                 let busy = outgoing.jobs.len();
-                let can = outgoing.open && !outgoing.over && outgoing.session.can_start();
+                // The first message goes alone: a host that answers once too often is found out
+                // while nothing is behind it that a surplus reply could be taken for.
+                let proved = busy == 0 || outgoing.proved;
+                let can = proved && outgoing.open && !outgoing.over && outgoing.session.can_start();
                 if can && best.is_none_or(|(least, _)| busy < least) {
                     best = Some((busy, *key));
                     if busy == 0 {
@@ -240,7 +246,8 @@ impl Owner {
         self.queues
             .note_reply(turn.now, queue, (&reply, Stage::Dns), u64::from(waiting));
         if reply.class() != Class::Permanent {
-            let until = until.max(turn.now.mono + DNS_REST_MIN);
+            let (least, most) = (turn.now.mono + DNS_REST_MIN, turn.now.mono + WAY_REST_MAX);
+            let until = until.clamp(least, most);
             self.queues.rest(turn.now, queue, until);
             self.queues
                 .set_cause(turn.now, queue, Cause::Dns, Some(until));
@@ -326,6 +333,7 @@ impl Owner {
             open: false,
             writing: false,
             touched: false,
+            proved: false,
             over: false,
             jobs: Vec::new(),
             timer: None,

@@ -129,10 +129,7 @@ fn every_mutation_is_found_costs_only_what_it_hits_and_brings_nothing_foreign() 
         )
         .expect("this segment");
         let last = if known { used } else { last };
-        let mut found: BTreeMap<u32, &[u8]> = BTreeMap::new();
-        for it in &recovered.frames {
-            assert!(found.insert(it.offset, recovered.payload(it)).is_none());
-        }
+        let found = found_in(&recovered);
         // Without that, a commit of which nothing is left cannot be told from one never written.
         let ends = |it: (&u32, &Vec<u8>)| {
             let (at, bytes) = (*it.0 as usize, format::frame_bytes(it.1.len()));
@@ -167,6 +164,14 @@ fn every_mutation_is_found_costs_only_what_it_hits_and_brings_nothing_foreign() 
         check_told(seed, &recovered, &synced, unsynced);
     }
     assert!(hits > mutations() / 4, "the mutations hit something");
+}
+
+fn found_in(recovered: &Recovered) -> BTreeMap<u32, &[u8]> {
+    let mut found = BTreeMap::new();
+    for it in &recovered.frames {
+        assert!(found.insert(it.offset, recovered.payload(it)).is_none());
+    }
+    found
 }
 
 /// Bytes that were synced are reported where they are wrong, others at least somehow.

@@ -55,9 +55,46 @@ pub fn write_received(out: &mut Vec<u8>, trace: &Trace<'_>) {
     written.expect("a vector takes every byte");
 }
 
+/// Content without a header section gets the empty line that ends the one which the trace field
+/// begins: otherwise its first lines would be read as fields, or as more of the trace field.
+pub fn divide(body: &mut Vec<u8>, trace_bytes: usize) {
+    let content = &body[trace_bytes..];
+    let line = memchr::memchr(b'\r', content).map_or(content, |end| &content[..end]);
+    let colon = memchr::memchr(b':', line);
+    let name = colon.map_or(&[][..], |colon| line[..colon].trim_ascii_end());
+    // RFC 5322 2.2: printable ASCII without the colon.
+    let is_field = !name.is_empty() && name.iter().all(|byte| (33..=126).contains(byte));
+    if !is_field && !line.is_empty() {
+        body.splice(trace_bytes..trace_bytes, *b"\r\n");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_without_a_header_section_is_divided_from_the_trace_field() {
+        let cases = [
+            ("Subject: x\r\n\r\nbody\r\n", false),
+            ("X-Odd : x\r\n\r\n", false),
+            ("\r\nbody\r\n", false),
+            ("", false),
+            ("just text\r\n", true),
+            (" folded: no\r\n", true),
+            (": no name\r\n", true),
+            ("two words: no name\r\n", true),
+        ];
+        for (content, divided) in cases {
+            let mut body = format!("Received: x\r\n{content}").into_bytes();
+            divide(&mut body, 13);
+            let expected = format!(
+                "Received: x\r\n{}{content}",
+                if divided { "\r\n" } else { "" }
+            );
+            assert_eq!(String::from_utf8(body).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn the_trace_field_names_both_ends_the_batch_and_the_time() {

@@ -179,9 +179,8 @@ impl Ledger {
             let is_open = open.contains(&who);
             let has_ended = it.ended.is_some();
             let owed = it.owed;
-            if has_ended && is_open && excused {
-                it.tainted = true;
-            }
+            it.tainted |= has_ended && is_open && excused;
+            let tainted = it.tainted;
             let is_ending = ended.contains(&who);
             if owed {
                 self.check(
@@ -191,7 +190,7 @@ impl Ledger {
                 );
                 self.check(
                     Check::OneTerminalEvent,
-                    !(is_open && has_ended) || excused,
+                    !(is_open && has_ended) || tainted,
                     || format!("{who:?} is open, and its terminal event is in the log"),
                 );
             } else if is_open {
