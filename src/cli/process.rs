@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::time::Wall;
+use crate::base::map::Map;
+use crate::base::time::{Mono, Wall};
 use crate::bridge::FromShard;
 use crate::bridge::mesh;
 use crate::config::{Checked, Config, SpoolSync};
@@ -30,6 +31,11 @@ use crate::types::id::{SHARDS_MAX, ShardId};
 
 /// How often free space and memory are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The same notice is not repeated within this time, nor are more than so many different ones
+/// told in it: a fault that strikes a thousand times says so once.
+const NOTICE_QUIET: Duration = Duration::from_secs(10);
+const NOTICES_TOLD_MAX: usize = 256;
 
 /// Requests to the switchboard that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -450,8 +456,14 @@ impl Control {
             }
         });
         let say = state.options.notice.clone();
+        let (clock, mut told) = (state.clock, Map::<String, Mono>::default());
         let notice = Box::new(move |shard: ShardId, level, text: &str| {
-            say(level, &format!("shard {}: {text}", shard.0));
+            let now = clock.now().mono;
+            told.retain(|_, until| now < *until);
+            if told.len() < NOTICES_TOLD_MAX && !told.contains_key(text) {
+                told.insert(text.to_string(), now + NOTICE_QUIET);
+                say(level, &format!("shard {}: {text}", shard.0));
+            }
         });
         Switchboard::new(port, dns, notice, ready)
             .run(shards, requests)

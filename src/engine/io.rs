@@ -61,6 +61,11 @@ pub enum Input<'a> {
         conn: ConnId,
         all: bool,
     },
+    /// The peer will send no more, and may still read: what it is owed is sent, then the engine
+    /// closes. For connections that came in; others are `Closed` then.
+    Ended {
+        conn: ConnId,
+    },
     /// The peer has closed, or reading or writing failed. The id means nothing afterwards.
     Closed {
         conn: ConnId,

@@ -238,6 +238,13 @@ impl Engine {
         }
     }
 
+    /// The process takes more memory than `memory_goal` says.
+    pub fn is_over_memory_goal(&self) -> bool {
+        let percent = u64::from(self.common.generation.config.global().memory_goal);
+        let goal = self.common.cells.memory_limit.get() / 100 * percent;
+        goal > 0 && self.common.cells.memory_used.get() > goal
+    }
+
     /// Takes an input and runs to completion.
     pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
         self.take(now, input, out);
@@ -312,6 +319,7 @@ impl Engine {
             } => {
                 self.owner.closed(turn, key);
             }
+            Input::Ended { conn } => self.reception.ended(turn, conn.key),
             Input::Dialed { conn, result } => self.owner.dialed(turn, conn.key, result),
             Input::Spool(completion) => self.home.spool_done(turn, completion),
             Input::Read { read, result } => self.home.read_done(turn, read, result),

@@ -50,6 +50,8 @@ struct Incoming {
     /// Input that came while the session could take none.
     backlog: Vec<u8>,
     waiting: bool,
+    /// The client sends no more.
+    ended: bool,
     closing: bool,
     timer: Option<(Mono, TimerKey)>,
     /// What was reserved for it.
@@ -123,6 +125,7 @@ impl Reception {
         let counters = &mut turn.common.stats.counters;
         counters.connections_in += 1;
         counters.connections_in_refused += u64::from(peer_slot.is_none());
+        let refused = peer_slot.is_none();
         let mut session = Session::new(listener.session.clone(), Facts { peer, local });
         session.open(turn.now, verdict);
         let key = self.incoming.insert(Box::new(Incoming {
@@ -131,6 +134,7 @@ impl Reception {
             chooser: BindingChooser::new(),
             backlog: Vec::new(),
             waiting: false,
+            ended: false,
             closing: false,
             timer: None,
             listen,
@@ -139,6 +143,10 @@ impl Reception {
             began: turn.now.mono,
         }));
         self.run(turn, home, key, &[]);
+        if refused {
+            // It holds no place under any limit, so it may not stay either.
+            turn.out.push(Action::Abort { conn: conn_id(key) });
+        }
         ConnId {
             side: Side::In,
             key,
@@ -167,6 +175,14 @@ impl Reception {
             return;
         }
         self.run(turn, home, key, bytes);
+    }
+
+    /// The client sends no more. It may still be owed answers for what it has sent.
+    pub fn ended(&mut self, turn: &mut Turn<'_>, key: Key) {
+        if let Some(incoming) = self.incoming.get_mut(key) {
+            incoming.ended = true;
+            self.flush(turn, key, false);
+        }
     }
 
     /// The home has an answer for a submission.
@@ -311,6 +327,8 @@ impl Reception {
             return;
         };
         let mut deadline = incoming.session.deadline();
+        let answered = incoming.backlog.is_empty() && incoming.session.unresolved() == 0;
+        let close = close || incoming.ended && answered;
         if close && !core::mem::replace(&mut incoming.closing, true) {
             incoming.waiting = false;
             turn.out.push(Action::Close { conn: conn_id(key) });

@@ -42,6 +42,9 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Messages taken from the mesh before sockets get their turn.
 const MESH_BURST: usize = 256;
 
+/// How often freed memory is given back while the process is over its goal.
+const TRIM_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a start waits for its first segment before it accepts connections.
 const PREPARE_WAIT: Duration = Duration::from_secs(3);
 
@@ -132,6 +135,7 @@ async fn main(start: Start) -> Result<(), String> {
     shell.spawn(run_mesh(shell.clone()));
     shell.spawn(retry_mesh(shell.clone()));
     shell.spawn(run_disk(shell.clone()));
+    shell.spawn(trim_memory(shell.clone()));
     shell.handle(Input::Tick);
     // The first client need not wait for the first segment; a disk that does not get on with it
     // is the spool's business.
@@ -368,6 +372,18 @@ async fn run_alarm(shell: Rc<Shell>) {
         }
         let sleep = glommio::timer::Timer::new(at.since(now));
         futures_lite::future::race(async { _ = sleep.await }, shell.alarm.earlier.wait()).await;
+    }
+}
+
+/// While the process takes more than its goal, what this thread has freed goes back to the system:
+/// the allocator keeps it, and mail would be refused for the sake of memory that nobody uses.
+async fn trim_memory(shell: Rc<Shell>) {
+    loop {
+        glommio::timer::sleep(TRIM_EVERY).await;
+        if shell.engine.borrow().is_over_memory_goal() {
+            // SAFETY: the call has no preconditions; it touches this thread's free memory only.
+            unsafe { libmimalloc_sys::mi_collect(true) };
+        }
     }
 }
 

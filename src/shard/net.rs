@@ -15,7 +15,7 @@ use bytes::Bytes;
 use glommio::io::PollableFd;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::engine::io::{ConnId, DialError, Input};
+use crate::engine::io::{ConnId, DialError, Input, Side};
 use crate::shard::Shell;
 use crate::shard::event::Event;
 
@@ -79,6 +79,14 @@ impl Conn {
         // Wakes a reader and a writer that wait for readiness, and ends a connect under way.
         let _ = self.socket.get_ref().shutdown(Shutdown::Both);
         self.resume.notify();
+    }
+
+    /// Waits until all that the engine had to say has left, after the peer's last byte.
+    async fn ended(&self) {
+        while !self.aborted.get() && !(self.closing.get() && self.unsent.borrow().chunks.is_empty())
+        {
+            self.resume.wait().await;
+        }
     }
 
     pub fn resume(&self) {
@@ -239,7 +247,12 @@ async fn read_all(shell: Rc<Shell>, conn: Rc<Conn>) {
             continue;
         }
         match read_once(&shell, &conn) {
-            Ok(0) => break,
+            Ok(0) if conn.id.side == Side::Out || conn.closing.get() => break,
+            Ok(0) => {
+                shell.handle(Input::Ended { conn: conn.id });
+                conn.ended().await;
+                break;
+            }
             Ok(count) => {
                 if conn.closing.get() {
                     lingered += count;
