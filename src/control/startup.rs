@@ -87,6 +87,11 @@ fn show(path: &Path) -> std::path::Display<'_> {
 /// Counts this start in the spool's file, or makes the file for a new spool.
 pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile, String> {
     let path = base.join(SPOOL_FILE);
+    // Listing removes what a crash left half made, which may be the room that is needed now.
+    let folders = shard_folders(base).unwrap_or_default();
+    folders
+        .into_iter()
+        .for_each(|shard| drop(segment_files(base, shard)));
     let mut spool = match fs::read(&path) {
         Ok(bytes) => SpoolFile::decode(&bytes).map_err(|error| {
             format!("E103 {}: {error}. The spool is left as it is", show(&path))

@@ -30,6 +30,9 @@ use crate::types::replies::{self, Canned};
 /// A client that has been told goodbye gets this long to close its side.
 const LINGER: core::time::Duration = core::time::Duration::from_secs(5);
 
+/// The same while the process is about to end.
+const LINGER_DRAINING: core::time::Duration = core::time::Duration::from_millis(500);
+
 /// Input kept for a session that waits for its commits: one read of the shell.
 const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 
@@ -334,7 +337,12 @@ impl Reception {
             turn.out.push(Action::Close { conn: conn_id(key) });
         }
         if incoming.closing {
-            deadline = turn.now.mono + LINGER;
+            let linger = if turn.common.draining {
+                LINGER_DRAINING
+            } else {
+                LINGER
+            };
+            deadline = turn.now.mono + linger;
         }
         // Timers only move to earlier moments; one that fires too early is set again.
         match incoming.timer {

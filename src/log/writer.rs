@@ -6,8 +6,9 @@
 //!
 //! When a commit or sync fails, everything encoded for that segment fails with it, and the segment
 //! is given up where it last was good. The next commit follows at once, empty if need be: its mark
-//! tells recovery that what the disk may hold beyond that point was refused. Until that mark is on
-//! disk, a crash may bring a refused batch back; nobody can rule that out on a failing disk.
+//! tells recovery that what the disk may hold beyond that point was refused. If the process dies
+//! before that mark is on disk, the refused batch may come back; nobody can rule that out on a
+//! failing disk.
 
 use core::time::Duration;
 use std::collections::BTreeSet;

@@ -251,15 +251,9 @@ fn prepare(
         }
         None => {
             let path = folders.path(file.with_kind(SegmentKind::New));
-            remove_if_there(&path)?;
-            let mut options = OpenOptions::new();
-            options
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(folders.mode);
-            let opened = options.open(&path)?;
-            fill_with_zeros(&opened, file_bytes)?;
+            // Half a segment would take the room that others need, for nothing.
+            let made = make_segment(&path, folders.mode, file_bytes);
+            let opened = made.inspect_err(|_| drop(remove_if_there(&path)))?;
             (path, opened)
         }
     };
@@ -270,6 +264,15 @@ fn prepare(
     }
     sync_folder(&target)?;
     Ok(opened)
+}
+
+fn make_segment(path: &Path, mode: u32, bytes: u64) -> io::Result<File> {
+    remove_if_there(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(mode);
+    let file = options.open(path)?;
+    fill_with_zeros(&file, bytes)?;
+    Ok(file)
 }
 
 /// Blocks that have been written once make every later commit a write of data alone.

@@ -199,6 +199,15 @@ impl Shell {
         self.perform();
     }
 
+    /// The moment of a wake-up, which may be the disk's: seen to at once, or it would come again.
+    fn tick(self: &Rc<Self>) {
+        let now = self.clock.now();
+        self.engine
+            .borrow_mut()
+            .handle(now, Input::Tick, &mut self.outbox.borrow_mut());
+        self.perform();
+    }
+
     fn accept(&self, listen: usize, peer: SocketAddr, local: SocketAddr) -> ConnId {
         let now = self.clock.now();
         let out = &mut self.outbox.borrow_mut();
@@ -363,7 +372,7 @@ async fn run_alarm(shell: Rc<Shell>) {
         let at = shell.alarm.at.get();
         if at <= now {
             shell.alarm.at.set(Mono::MAX);
-            shell.handle(Input::Tick);
+            shell.tick();
             continue;
         }
         if at == Mono::MAX {

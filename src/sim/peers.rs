@@ -144,6 +144,11 @@ impl World {
                 let at_us = ready_us.max(now_us + gap_us);
                 self.schedule.plan(at_us, Event::ToEngine(number));
             }
+        } else if pipe.ended && stage == Stage::Open && id.side == Side::In {
+            // The client has said all it will, and may still read.
+            if !core::mem::replace(&mut end.told_ended, true) {
+                self.handle(shard, Input::Ended { conn: id });
+            }
         } else if pipe.ended {
             self.over(number);
         }

@@ -161,6 +161,7 @@ impl World {
             admitted: false,
             stalled: false,
             shared: false,
+            told_ended: false,
         })));
         if let Some(process) = &mut self.process {
             let before = process.conns.insert((shard, id), number);
@@ -279,6 +280,7 @@ impl World {
             other => other.op().0,
         };
         self.act(act, shard, value);
+        self.note(12, 0, || format!("{shard} {}", told(&op)));
         let number = op.op();
         if act == Act::SpoolCommit
             && let Some(process) = &mut self.process
@@ -461,6 +463,37 @@ fn change_a_byte(bytes: &mut [u8]) {
     let body = &mut bytes[at..];
     if let Some(letter) = body.iter_mut().find(|byte| byte.is_ascii_lowercase()) {
         *letter = if *letter == b'z' { b'a' } else { *letter + 1 };
+    }
+}
+
+/// An operation without its bytes, for the trace.
+fn told(op: &DiskOp) -> String {
+    match op {
+        DiskOp::Commit {
+            file,
+            offset,
+            bytes,
+            sync,
+            ..
+        } => format!("{file} +{offset} {} bytes, sync {sync}", bytes.len()),
+        DiskOp::Seal {
+            file,
+            offset,
+            bytes,
+            ..
+        } => format!("{file} +{offset} {} bytes", bytes.len()),
+        DiskOp::Prepare { file, recycle, .. } => match recycle {
+            Some(old) => format!("{file} from {old}"),
+            None => file.to_string(),
+        },
+        DiskOp::Rename { from, to, .. } => format!("{from} to {to}"),
+        DiskOp::Sync { file, .. } | DiskOp::Remove { file, .. } => file.to_string(),
+        DiskOp::Read {
+            file,
+            offset,
+            bytes,
+            ..
+        } => format!("{file} +{offset} {bytes} bytes"),
     }
 }
 

@@ -50,7 +50,13 @@ const SPOOL_ID: u64 = 0x5350_4f4f_4c5f_4944;
 
 /// `Shutdown_Grace` of the runs, and how much longer the last sync may take.
 const GRACE_S: u64 = 5;
-const GRACE_SLACK_S: u64 = 60;
+const GRACE_SLACK_S: u64 = 20;
+
+/// After the grace a process waits so long for a disk that does not work, and no longer.
+const FLUSH_S: u64 = 5;
+
+/// What a disk has failed at is tried again after this time at the latest.
+const DISK_RETRY_S: u64 = 40;
 
 /// Memory that counts as too much, against `Memory_Limit` of 64 MiB.
 const MEMORY_SHORT: u64 = 63 << 20;
@@ -72,8 +78,9 @@ pub struct Process {
     pub arrivals_under_way: u64,
     pub conns: BTreeMap<(usize, ConnId), usize>,
     pub listening: Vec<bool>,
-    /// A shutdown has begun.
+    /// A shutdown has begun, at this moment.
     pub draining: bool,
+    pub draining_us: u64,
     pub quiet: Vec<bool>,
     pub drained: Vec<bool>,
     pub asked: u64,
@@ -161,6 +168,7 @@ impl World {
             conns: BTreeMap::new(),
             listening: vec![true; shards],
             draining: false,
+            draining_us: 0,
             quiet: vec![false; shards],
             drained: vec![false; shards],
             asked: 0,
@@ -398,6 +406,7 @@ impl World {
         if core::mem::replace(&mut process.draining, true) {
             return;
         }
+        process.draining_us = self.now_us;
         let shards = process.shards();
         if !self.ending {
             self.ledger.counts.fault(Fault::GracefulRestart);
@@ -454,13 +463,25 @@ impl World {
         let Some(process) = self.process.take() else {
             return;
         };
-        self.ledger.check(Check::ShutDown, true, String::new);
+        let took_us = self.now_us - process.draining_us;
+        let gave_up = took_us >= (GRACE_S + FLUSH_S) * SECOND;
+        let excused = self.is_disk_troubled();
+        self.ledger
+            .check(Check::ShutDown, !gave_up || excused, || {
+                "a shutdown has given up on a disk that works".to_string()
+            });
+        if gave_up {
+            // What the disk did not take is lost, as with a kill.
+            let slowest_us = self.disk.slowest_us;
+            self.ledger.lives.killed(self.now_us, slowest_us);
+        }
         self.keep_counters(&process);
         self.disk.crash(self.now_us, false, &mut self.ledger.counts);
         self.end_process(process, false);
-        if self.ending {
+        if self.ending && !gave_up {
             return self.finish();
         }
+        self.ending = false;
         let after_us = self.streams.life.between(100_000, 5 * SECOND);
         self.plan(after_us, Event::Start);
     }
@@ -480,7 +501,8 @@ impl World {
     fn is_disk_troubled(&self) -> bool {
         let (disk, events) = (self.disk.trouble, self.events.trouble);
         let disk_fails = disk.write_fails + disk.short_write + disk.sync_fails > 0;
-        disk.full || disk_fails || disk.slower_us > 0 || events.full || events.fails > 0
+        let now = disk.full || disk_fails || disk.slower_us > 0 || events.full || events.fails > 0;
+        now || self.now_us < self.trouble_ended_us + DISK_RETRY_S * SECOND
     }
 
     /// What recovery would find now must be nothing.

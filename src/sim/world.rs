@@ -99,6 +99,8 @@ pub struct End {
     pub stalled: bool,
     /// Shared bytes are under way: the engine is to hear when all have left.
     pub shared: bool,
+    /// The engine has heard that the client sends no more.
+    pub told_ended: bool,
 }
 
 /// Randomness, a stream for each concern.
@@ -142,6 +144,8 @@ pub struct World {
     /// Connections that each host has open.
     pub host_loads: Vec<u32>,
     pub process: Option<Process>,
+    /// When a disk last stopped making trouble.
+    pub trouble_ended_us: u64,
     /// Starts of the spool so far.
     pub starts: u32,
     /// What the processes before have counted.
@@ -186,6 +190,7 @@ impl World {
             domains: scenario.domains.clone(),
             host_loads: vec![0; scenario.hosts.len()],
             process: None,
+            trouble_ended_us: 0,
             starts: 0,
             past: Default::default(),
             why: Vec::new(),
@@ -359,8 +364,12 @@ impl World {
                     self.ledger.counts.fault(Fault::SlowDisk);
                 }
                 self.disk.trouble = trouble;
+                self.trouble_ended_us = self.now_us;
             }
-            Happening::Events(trouble) => self.events.trouble = trouble,
+            Happening::Events(trouble) => {
+                self.events.trouble = trouble;
+                self.trouble_ended_us = self.now_us;
+            }
             Happening::FreeSpaceShort(short) => {
                 self.switches.free_space_short = short;
                 self.sample_gauges(short, Fault::FreeSpaceShort);
@@ -394,6 +403,7 @@ impl World {
             calm: true,
             ..Switches::default()
         };
+        self.trouble_ended_us = self.now_us;
         self.disk.trouble = disk::Trouble::default();
         self.events.trouble = event_disk::Trouble::default();
         self.domains.clone_from(&self.scenario.domains);

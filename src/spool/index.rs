@@ -295,14 +295,24 @@ impl Segments {
         }
     }
 
-    /// Finds the segments that may be reclaimed now, and marks them as being reclaimed.
+    /// Finds the segments that may be reclaimed now, and marks them as being reclaimed. What a
+    /// shard that is gone has left is reclaimed when all of it has moved: nothing in this log says
+    /// how much of those segments counts, so until then originals and copies stay together.
     pub fn reclaimable(
         &mut self,
+        own: ShardId,
         events: EventSeq,
         durable: CommitId,
         in_use: &dyn Fn(&SegmentFile) -> bool,
     ) -> Vec<(SegmentFile, u64, bool)> {
         let mut found = Vec::new();
+        let adopted = |it: &&Segment| it.file.shard != own && it.live_messages > 0;
+        let moving: BTreeSet<ShardId> = self
+            .by_id
+            .values()
+            .filter(adopted)
+            .map(|it| it.file.shard)
+            .collect();
         let ids: Vec<SegmentId> = self.empty.iter().copied().collect();
         for id in ids {
             let by_id = &self.by_id;
@@ -310,7 +320,8 @@ impl Segments {
                 continue;
             };
             let told = segment.events <= events && segment.settled <= durable;
-            if segment.reclaiming || segment.held || !told || in_use(&segment.file) {
+            let together = moving.contains(&segment.file.shard);
+            if segment.reclaiming || segment.held || !told || in_use(&segment.file) || together {
                 continue;
             }
             if segment.refers.iter().any(|it| by_id.contains_key(it)) {

@@ -220,6 +220,10 @@ impl Spool {
         for file in parts.useless {
             writer.discard(file);
         }
+        if parts.segments.len() > 0 {
+            // Makes what recovery decided hold at all later starts.
+            writer.confirm();
+        }
         let events_durable = if home.unreported.is_empty() {
             base
         } else {
@@ -426,7 +430,8 @@ impl Spool {
 
     /// When to poll again although nothing has happened.
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let reclaim = self.reclaim_due && self.backlog.payloads.is_empty();
+        let held = self.durable == CommitId(0) || !self.backlog.payloads.is_empty();
+        let reclaim = self.reclaim_due && !held;
         let reclaim = reclaim.then_some(self.reclaim_at);
         let wakeups = [
             self.writer.next_wakeup(),
@@ -569,18 +574,22 @@ impl Spool {
 
     fn reclaim(&mut self, now: Now) {
         // While outcomes wait in memory nobody knows yet which segments they will refer to.
-        let waits = self.reclaim_at > now.mono || !self.backlog.payloads.is_empty();
+        // Before the first commit of this start a power cut may undo what recovery found.
+        let waits = self.durable == CommitId(0)
+            || self.reclaim_at > now.mono
+            || !self.backlog.payloads.is_empty();
         if !self.reclaim_due || waits {
             return;
         }
         self.reclaim_due = false;
         self.reclaim_at = now.mono + RECLAIM_DELAY;
+        let own = self.config.log.shard;
         let writer = &self.writer;
         let moving = self.compaction.destinations();
         let in_use = |file: &SegmentFile| writer.uses(*file) || moving.contains(file);
         let found = self
             .segments
-            .reclaimable(self.events_durable, self.durable, &in_use);
+            .reclaimable(own, self.events_durable, self.durable, &in_use);
         for (file, file_bytes, damaged) in found {
             self.writer.reclaim(file, file_bytes, damaged);
         }

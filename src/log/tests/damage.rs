@@ -119,15 +119,9 @@ fn every_mutation_is_found_costs_only_what_it_hits_and_brings_nothing_foreign() 
             segment: 1,
             offset: used as u32,
         });
-        let recovered = recover::recover(
-            PLACE,
-            bytes,
-            Evidence {
-                good,
-                synced: good.unwrap_or_default(),
-            },
-        )
-        .expect("this segment");
+        let synced = good.unwrap_or_default();
+        let evidence = Evidence { good, synced };
+        let recovered = recover::recover(PLACE, bytes, evidence).expect("this segment");
         let last = if known { used } else { last };
         let found = found_in(&recovered);
         // Without that, a commit of which nothing is left cannot be told from one never written.

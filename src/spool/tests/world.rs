@@ -27,7 +27,8 @@ enum Fate {
     /// Refused, but there after a crash that came before the refusal was on disk. After a failed
     /// sync the system may show bytes that never got to disk, so it may vanish again.
     Ghost,
-    /// In a commit that failed; until the next one is durable a crash may bring it back.
+    /// In a commit that failed; until the next one of the same start is durable a crash may bring
+    /// it back.
     Refused {
         certain: bool,
     },
@@ -415,7 +416,10 @@ impl World {
                             it.fate = Fate::Accepted;
                         }
                         Fate::Found(home) if home == shard => it.fate = Fate::Accepted,
-                        Fate::Refused { .. } if it.content.batch.shard().index() == shard => {
+                        Fate::Refused { .. }
+                            if it.content.batch.shard().index() == shard
+                                && it.content.batch.start() == self.start =>
+                        {
                             it.fate = Fate::Refused { certain: true };
                         }
                         _ => {}
