@@ -32,7 +32,8 @@ pub mod engine;
 pub mod bridge;
 
 pub mod control;
+pub mod rig;
 pub mod shard;
+pub mod sim;
 
 pub mod cli;
-pub mod rig;

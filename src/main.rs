@@ -23,6 +23,8 @@ enum Command {
     Serve(cli::serve::ServeArgs),
     /// Show the main job on loopback, from injection to a checked ledger
     Demo(cli::demo::DemoArgs),
+    /// Run whole engines in a simulated world of faults, from seeds
+    Simulate(cli::simulate::SimulateArgs),
     /// Is anything wrong: verdict, rates, queues, spool, latency
     Status(cli::status::StatusArgs),
     /// List queues or messages, show one of them, say what it waits for
@@ -45,6 +47,7 @@ enum Command {
 fn main() {
     exit(match Arguments::parse().command {
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Simulate(args) => cli::simulate::run(&args),
         Command::Demo(args) => cli::demo::run(&args),
         Command::Status(args) => cli::status::run(&args).into(),
         Command::Queue(args) => cli::queue::run(&args).into(),

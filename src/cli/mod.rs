@@ -9,6 +9,7 @@ pub mod process;
 pub mod queue;
 pub mod reload;
 pub mod serve;
+pub mod simulate;
 pub mod status;
 pub mod trace;
 pub mod why;

@@ -335,10 +335,7 @@ impl Client {
             completes,
         };
         let envelope = |lines: Vec<(String, Expect)>| {
-            let bytes: Vec<u8> = lines
-                .iter()
-                .flat_map(|(line, _)| line.bytes())
-                .collect();
+            let bytes: Vec<u8> = lines.iter().flat_map(|(line, _)| line.bytes()).collect();
             let expects: Vec<Expect> = lines.iter().map(|(_, expect)| *expect).collect();
             (bytes, expects)
         };

@@ -335,7 +335,11 @@ impl Disk {
             return Err(DiskFault::NoSpace);
         }
         it.write(at, bytes);
-        if sync { self.sync(file, counts) } else { Ok(()) }
+        if sync {
+            self.sync(file, counts)
+        } else {
+            Ok(())
+        }
     }
 
     fn sync(&mut self, file: SegmentFile, counts: &mut Counts) -> Result<(), DiskFault> {

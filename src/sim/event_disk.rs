@@ -92,12 +92,7 @@ impl EventDisk {
         (number, self.perform(wall, op, counts))
     }
 
-    fn perform(
-        &mut self,
-        wall: Wall,
-        op: HoseOp,
-        counts: &mut Counts,
-    ) -> Result<(), hose::Fault> {
+    fn perform(&mut self, wall: Wall, op: HoseOp, counts: &mut Counts) -> Result<(), hose::Fault> {
         if self.prng.chance(self.trouble.fails, 1_000) {
             counts.fault(Fault::EventLogFails);
             if let HoseOp::Write {

@@ -229,8 +229,9 @@ impl HostSession {
             return;
         }
         let greeted = self.greeted;
-        room.ledger
-            .check(Check::BatchLimit, greeted, || "MAIL before EHLO".to_string());
+        room.ledger.check(Check::BatchLimit, greeted, || {
+            "MAIL before EHLO".to_string()
+        });
         self.reset();
         if room.draw(room.manners.defers / 8, Fault::HostDefers) {
             return room.say("451 4.3.0 later");
@@ -396,9 +397,7 @@ impl HostSession {
             return room.say("554 5.7.1 content refused");
         }
         self.check_body(&recipients, &body, room);
-        let receipt = room
-            .ledger
-            .delivered(room.conn, &recipients, room.is_live);
+        let receipt = room.ledger.delivered(room.conn, &recipients, room.is_live);
         self.messages += 1;
         let (count, most) = (self.messages, room.limits.deliveries_per_connection);
         room.ledger
@@ -429,14 +428,12 @@ impl HostSession {
             None => return,
         };
         let said = self.sender.clone().unwrap_or_default();
-        room.ledger
-            .check(Check::BodyDelivered, sender == said, || {
-                format!("message {message} of {sender} comes from {said}")
-            });
+        room.ledger.check(Check::BodyDelivered, sender == said, || {
+            format!("message {message} of {sender} comes from {said}")
+        });
         let converted = eight_bit && room.converts && !(self.extended && room.plan.eight_bit);
         if !converted {
-            room.ledger
-                .check_body(Check::BodyDelivered, message, body);
+            room.ledger.check_body(Check::BodyDelivered, message, body);
         }
     }
 
@@ -482,7 +479,10 @@ mod tests {
 
     #[test]
     fn addresses_stand_in_brackets() {
-        assert_eq!(address("TO:<r1.m2@d3.example> X=1").as_deref(), Some("r1.m2@d3.example"));
+        assert_eq!(
+            address("TO:<r1.m2@d3.example> X=1").as_deref(),
+            Some("r1.m2@d3.example")
+        );
         assert_eq!(address("FROM:<> SIZE=1").as_deref(), Some(""));
         assert_eq!(address("TO:nobody"), None);
     }

@@ -61,10 +61,11 @@ impl World {
             + counters.messages_expired
             + counters.messages_discarded;
         let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
-        self.ledger
-            .check(Check::Conservation, came == went + queued + under_way, || {
-                format!("{came} came, {went} went, {queued} are queued, {under_way} on their way")
-            });
+        self.ledger.check(
+            Check::Conservation,
+            came == went + queued + under_way,
+            || format!("{came} came, {went} went, {queued} are queued, {under_way} on their way"),
+        );
     }
 
     fn check_bounds(&mut self, stats: &ShardStats) {
@@ -152,7 +153,9 @@ impl World {
                 ("status", told, queued)
             }
             Answer::Queues(queues) => {
-                let told = queues.iter().map(|it| it.active + it.delayed + it.in_flight);
+                let told = queues
+                    .iter()
+                    .map(|it| it.active + it.delayed + it.in_flight);
                 ("queues", told.sum(), queued)
             }
             Answer::Messages { messages, next } => {
@@ -190,13 +193,12 @@ impl World {
             true => self.why_open(),
             false => String::new(),
         };
-        self.ledger
-            .check(Check::Drained, !late || is_through, || {
-                format!(
-                    "{open} recipients have no outcome ({first}), {work} messages are not \
+        self.ledger.check(Check::Drained, !late || is_through, || {
+            format!(
+                "{open} recipients have no outcome ({first}), {work} messages are not \
                      handed over"
-                )
-            });
+            )
+        });
         if is_through {
             self.check_idle();
             self.ending = true;
@@ -263,10 +265,9 @@ impl World {
             pairs.push(("delayed", events.delays, counters.messages_delayed));
         }
         for (what, told, counted) in pairs {
-            self.ledger
-                .check(Check::EventsFold, told == counted, || {
-                    format!("{told} events of {what}, {counted} counted")
-                });
+            self.ledger.check(Check::EventsFold, told == counted, || {
+                format!("{told} events of {what}, {counted} counted")
+            });
         }
     }
 

@@ -197,7 +197,10 @@ mod tests {
                     receipts.push((receipt, all.len()));
                 }
             }
-            assert_eq!((&all[..], &receipts[..]), (&b"abcdefg"[..], &[(Receipt::Delivered(1), 7)][..]));
+            assert_eq!(
+                (&all[..], &receipts[..]),
+                (&b"abcdefg"[..], &[(Receipt::Delivered(1), 7)][..])
+            );
             assert_eq!(pipe.take(20, bytes_max).receipts, [Receipt::Delivered(2)]);
             assert!(pipe.is_empty());
         }

@@ -349,8 +349,7 @@ impl World {
         }
         let done_us = self.events.begin(self.now_us, shard, op);
         let life = self.life();
-        self.schedule
-            .plan(done_us, Event::HoseDone { life, shard });
+        self.schedule.plan(done_us, Event::HoseDone { life, shard });
     }
 
     pub fn hose_done(&mut self, shard: usize) {

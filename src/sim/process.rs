@@ -330,7 +330,11 @@ impl World {
         for shard in 0..shards {
             let config = config.clone();
             let message = Box::new(ToShard::Reload { config });
-            let after_us = if calm { 0 } else { self.streams.life.below(200_000) };
+            let after_us = if calm {
+                0
+            } else {
+                self.streams.life.below(200_000)
+            };
             self.plan(
                 after_us,
                 Event::Control {
@@ -466,10 +470,9 @@ impl World {
         let took_us = self.now_us - process.draining_us;
         let gave_up = took_us >= (GRACE_S + FLUSH_S) * SECOND;
         let excused = self.is_disk_troubled();
-        self.ledger
-            .check(Check::ShutDown, !gave_up || excused, || {
-                "a shutdown has given up on a disk that works".to_string()
-            });
+        self.ledger.check(Check::ShutDown, !gave_up || excused, || {
+            "a shutdown has given up on a disk that works".to_string()
+        });
         if gave_up {
             // What the disk did not take is lost, as with a kill.
             let slowest_us = self.disk.slowest_us;

@@ -105,7 +105,9 @@ pub struct Limits {
 /// Something that happens at a moment of the run.
 #[derive(Clone, Copy, Debug)]
 pub enum Happening {
-    Crash { power: bool },
+    Crash {
+        power: bool,
+    },
     Restart,
     Reload,
     /// Seconds.
@@ -241,7 +243,10 @@ impl Scenario {
                 true => host.name.clone(),
                 false => host.address.to_string(),
             };
-            let _ = writeln!(text, "host \"{name}\" {{ Max_Outbound_Connections = {limit} }}");
+            let _ = writeln!(
+                text,
+                "host \"{name}\" {{ Max_Outbound_Connections = {limit} }}"
+            );
         }
         text
     }
@@ -312,10 +317,7 @@ impl Scenario {
             ("Idle_Timeout", options.idle_s.to_string()),
             ("Use_Chunking", yes(options.chunking).to_string()),
             ("Use_Pipelining", yes(options.pipelining).to_string()),
-            (
-                "Outbound_8bit_Policy",
-                format!("\"{}\"", options.eight_bit),
-            ),
+            ("Outbound_8bit_Policy", format!("\"{}\"", options.eight_bit)),
             (
                 "Connection_Allocation_Aggressiveness",
                 match options.aggressive {

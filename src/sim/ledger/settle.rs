@@ -38,10 +38,7 @@ impl Ledger {
     /// A line that is durable in the event log. The first of its id counts.
     pub fn event_line(&mut self, text: &str) {
         let Ok(line) = serde_json::from_str::<Line>(text) else {
-            return self.fail(
-                Check::OneTerminalEvent,
-                format!("not an event: {text}"),
-            );
+            return self.fail(Check::OneTerminalEvent, format!("not an event: {text}"));
         };
         let who = line.raw_rcpt_to.as_deref().and_then(Who::parse);
         let Some(who) = who.filter(|who| self.recipient(*who).is_some()) else {
@@ -183,11 +180,9 @@ impl Ledger {
             let tainted = it.tainted;
             let is_ending = ended.contains(&who);
             if owed {
-                self.check(
-                    Check::Recovered,
-                    is_open || has_ended || is_ending,
-                    || format!("{who:?} was accepted and is lost"),
-                );
+                self.check(Check::Recovered, is_open || has_ended || is_ending, || {
+                    format!("{who:?} was accepted and is lost")
+                });
                 self.check(
                     Check::OneTerminalEvent,
                     !(is_open && has_ended) || tainted,

@@ -149,8 +149,14 @@ fn an_attempt_after_the_end_is_seen() {
 #[test]
 fn a_body_is_one_trace_field_and_what_was_sent() {
     let cases = [
-        (&b"Received: from a\r\n\tby b\r\nSubject: x\r\n\r\nbody\r\n"[..], true),
-        (b"Received: from a\r\nX: y\r\nSubject: x\r\n\r\nbody\r\n", false),
+        (
+            &b"Received: from a\r\n\tby b\r\nSubject: x\r\n\r\nbody\r\n"[..],
+            true,
+        ),
+        (
+            b"Received: from a\r\nX: y\r\nSubject: x\r\n\r\nbody\r\n",
+            false,
+        ),
         (b"Subject: x\r\n\r\nbody\r\n", false),
         (b"Received: from a\r\nSubject: x\r\n\r\nbodY\r\n", false),
     ];
