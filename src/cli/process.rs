@@ -43,6 +43,9 @@ const REQUESTS_MAX: usize = 256;
 /// Reads and checks the configuration anew; the error is for the operator, whole.
 pub type Load = Arc<dyn Fn() -> Result<Checked, String> + Send + Sync>;
 
+/// Hears one line at a time.
+pub type Notice = Arc<dyn Fn(Level, &str) + Send + Sync>;
+
 /// What a process is made from.
 pub struct Options {
     pub load: Load,
@@ -50,7 +53,7 @@ pub struct Options {
     pub config_file: String,
     pub hostname: String,
     /// Hears of progress and notices, one line each.
-    pub notice: Arc<dyn Fn(Level, &str) + Send + Sync>,
+    pub notice: Notice,
 }
 
 /// Why a process did not start.
@@ -311,7 +314,9 @@ impl State {
         if changed {
             let dns = Dns::new(&config.global().dns_servers, config.global().dns_timeout);
             if let Ok(with) = dns {
-                let _ = self.requests.blocking_or_try(Request::Resolve { with });
+                let _ = self.requests.blocking_or_try(Request::Resolve {
+                    with: Box::new(with),
+                });
             }
             let request = Request::Reload {
                 config: config.clone(),

@@ -145,7 +145,7 @@ fn all(args: &SimulateArgs, planted: Option<Planted>) -> Total {
                         planted,
                         trace: false,
                     };
-                    let due = planted.is_none() && index % TWICE_EVERY == 0;
+                    let due = planted.is_none() && index.is_multiple_of(TWICE_EVERY);
                     let twice = due || planted == Some(Planted::HashOrder);
                     let report = if twice {
                         run_twice(&options)

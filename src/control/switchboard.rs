@@ -36,10 +36,13 @@ pub enum Request {
     /// Every shard gets this generation.
     Reload { config: Arc<Config> },
     /// Name servers may have changed with the generation.
-    Resolve { with: Dns },
+    Resolve { with: Box<Dns> },
     /// Take no more mail, finish what is on the wire within the grace.
     Shutdown { grace: Duration },
 }
+
+/// Hears of what an operator should read.
+pub type Notice = Box<dyn FnMut(ShardId, Level, &str)>;
 
 /// How the process ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,7 +69,7 @@ pub struct Switchboard {
     listening: usize,
     resolved: (UnboundedSender<Resolved>, UnboundedReceiver<Resolved>),
     /// Where notices go: one line each.
-    notice: Box<dyn FnMut(ShardId, Level, &str)>,
+    notice: Notice,
     /// Told once, when every shard accepts connections.
     ready: Option<oneshot::Sender<()>>,
 }
@@ -77,7 +80,7 @@ impl Switchboard {
     pub fn new(
         port: ControlPort,
         dns: Dns,
-        notice: Box<dyn FnMut(ShardId, Level, &str)>,
+        notice: Notice,
         ready: oneshot::Sender<()>,
     ) -> Switchboard {
         Switchboard {
@@ -104,7 +107,7 @@ impl Switchboard {
             let parked = self.port.flush();
             tokio::select! {
                 Some(message) = shards.recv() => {
-                    if let Some(ended) = self.from_shard(message) {
+                    if let Some(ended) = self.heard(message) {
                         return ended;
                     }
                 }
@@ -117,7 +120,7 @@ impl Switchboard {
         }
     }
 
-    fn from_shard(&mut self, message: FromShard) -> Option<Ended> {
+    fn heard(&mut self, message: FromShard) -> Option<Ended> {
         match message {
             FromShard::Engine(ToControl::Resolve { shard, question }) => {
                 self.resolve(shard, question);
@@ -192,7 +195,7 @@ impl Switchboard {
                     config: config.clone(),
                 });
             }
-            Request::Resolve { with } => self.dns = Rc::new(with),
+            Request::Resolve { with } => self.dns = Rc::new(*with),
             Request::Shutdown { grace } => self.tell_all(|| ToShard::Shutdown { grace }),
         }
     }

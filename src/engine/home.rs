@@ -70,6 +70,9 @@ pub struct Home {
     waiting: VecDeque<(CommitId, Offer)>,
     /// The newest event of each commit, so that the spool hears what the event log has.
     events: VecDeque<(u64, EventSeq)>,
+    /// The newest event of an outcome that waits for the disk, so that it has no commit to be
+    /// known by. It is in the event log when one that came later is, or when nothing waits there.
+    late: Option<EventSeq>,
     readers: Map<BatchId, Vec<Reader>>,
     reads: Map<u64, Reading>,
     reads_waiting: VecDeque<BatchId>,
@@ -89,6 +92,7 @@ impl Home {
             hose,
             waiting: VecDeque::new(),
             events: VecDeque::new(),
+            late: None,
             readers: Map::default(),
             reads: Map::default(),
             reads_waiting: VecDeque::new(),
@@ -172,8 +176,11 @@ impl Home {
             ..
         } = settled;
         let (event, commit) = self.spool.settle(turn.now, &outcome);
+        match commit {
+            Some(commit) => self.note_event(commit.0, event),
+            None => self.late = Some(event),
+        }
         let commit = commit.map_or(0, |commit| commit.0);
-        self.note_event(commit, event);
         let placeholder;
         let content = match &content {
             Some(content) => content,
@@ -419,6 +426,12 @@ impl Home {
             }
             self.spool.events_durable(*event);
             self.events.pop_front();
+        }
+        if self.events.is_empty()
+            && self.hose.is_flushed()
+            && let Some(event) = self.late.take()
+        {
+            self.spool.events_durable(event);
         }
         for text in self.hose.take_notices() {
             turn.notice(Level::Warn, text);

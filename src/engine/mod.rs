@@ -504,7 +504,7 @@ impl Engine {
             self.owner.abort_all(turn);
         }
         let shard = turn.common.shard;
-        let quiet = self.reception.len() == 0 && self.owner.is_quiet();
+        let quiet = self.reception.sessions() == 0 && self.owner.is_quiet();
         let settled = quiet && self.home.is_quiet();
         let too_late = now.mono >= grace_ends + FLUSH_MAX;
         if (settled || too_late) && !core::mem::replace(&mut self.quiet, true) {

@@ -99,7 +99,8 @@ impl Reception {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// Connections that are open.
+    pub fn sessions(&self) -> usize {
         self.incoming.len()
     }
 

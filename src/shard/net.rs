@@ -83,8 +83,8 @@ impl Conn {
 
     /// Waits until all that the engine had to say has left, after the peer's last byte.
     async fn ended(&self) {
-        while !self.aborted.get() && !(self.closing.get() && self.unsent.borrow().chunks.is_empty())
-        {
+        let sent = || self.closing.get() && self.unsent.borrow().chunks.is_empty();
+        while !self.aborted.get() && !sent() {
             self.resume.wait().await;
         }
     }
@@ -266,10 +266,9 @@ async fn read_all(shell: Rc<Shell>, conn: Rc<Conn>) {
         }
         // One read, then the ring: its completions and other tasks come between two reads of a
         // fast sender. If more has arrived meanwhile the poll completes at once.
-        if !conn.aborted.get() && shell.wants_read(conn.id) || conn.closing.get() {
-            if conn.socket.readable().await.is_err() {
-                break;
-            }
+        let reads = !conn.aborted.get() && shell.wants_read(conn.id) || conn.closing.get();
+        if reads && conn.socket.readable().await.is_err() {
+            break;
         }
     }
     conn.abort();

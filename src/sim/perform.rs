@@ -124,7 +124,7 @@ impl World {
                 self.schedule.plan(done_us, event);
             }
             Action::Mesh { to, message } => self.mesh_sends(shard, to.index(), message),
-            Action::Control(message) => self.to_control(shard, message),
+            Action::Control(message) => self.at_control(shard, message),
             Action::StopListening => {
                 self.act(Act::StopListening, shard, 0);
                 if let Some(process) = &mut self.process {
@@ -428,7 +428,7 @@ impl World {
         self.handle(to, Input::Mesh { from, message });
     }
 
-    fn to_control(&mut self, shard: usize, message: ToControl) {
+    fn at_control(&mut self, shard: usize, message: ToControl) {
         match message {
             ToControl::Resolve { question, .. } => {
                 self.act(Act::Resolve, shard, digest(question.name.as_bytes()));

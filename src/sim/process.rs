@@ -154,7 +154,10 @@ impl World {
         self.ledger.recovered(arrivals, unreported, had_trouble);
         let cells: Vec<Arc<Cells>> = match self.planted {
             Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
-            _ => vec![Arc::new(Cells::new(1)); shards],
+            _ => {
+                let shared = Arc::new(Cells::new(1));
+                (0..shards).map(|_| shared.clone()).collect()
+            }
         };
         self.process = Some(Process {
             engines: Vec::new(),

@@ -139,7 +139,7 @@ pub struct Scenario {
     pub segment_bytes: u64,
     pub segments_max: u32,
     pub gather_bytes_max: usize,
-    /// `Spool_Sync = interval`: only what kills the process, not what takes the machine, is survived.
+    /// `Spool_Sync = interval`: what kills the process is survived, what takes the machine is not.
     pub sync_interval: bool,
     pub event_file_bytes: u64,
     pub limits: Limits,
@@ -231,7 +231,8 @@ impl Scenario {
         let limits = &self.limits;
         let _ = write!(
             text,
-            "ESMTP_Listener {{\n Listen \"127.0.0.1:2525\" {{\n  Relay_Hosts = ( \"127.0.0.0/8\" )\n  \
+            "ESMTP_Listener {{\n Listen \"127.0.0.1:2525\" {{\n  \
+             Relay_Hosts = ( \"127.0.0.0/8\" )\n  \
              Listener_Sessions = {}\n  Max_Connections_Per_Peer = {}\n  \
              Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"100K\"\n  \
              Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
@@ -279,14 +280,6 @@ impl Scenario {
                 limits.resident_messages.to_string(),
             ),
             (
-                "Max_Resident_Active_Queue",
-                options.resident_per_queue.to_string(),
-            ),
-            (
-                "Drop_Body_After_Trans_Fail",
-                options.drop_body_after.to_string(),
-            ),
-            (
                 "Server_Max_Outbound_Connections",
                 limits.outgoing.to_string(),
             ),
@@ -300,6 +293,8 @@ impl Scenario {
                 "Max_Recipients_Per_Batch",
                 limits.recipients_per_batch.to_string(),
             ),
+        ];
+        let times = [
             ("Retry_Interval", retry.to_string()),
             ("Max_Retry_Interval", limits.retry_max_s.to_string()),
             ("Max_Retries", options.max_retries.clone()),
@@ -315,6 +310,24 @@ impl Scenario {
             ("Body_Timeout", options.body_s.to_string()),
             ("Rset_Timeout", options.reply_s.to_string()),
             ("Idle_Timeout", options.idle_s.to_string()),
+        ];
+        for (name, value) in lines.into_iter().chain(times) {
+            let _ = writeln!(text, "{name} = {value}");
+        }
+        self.write_ways(text);
+    }
+
+    /// Options of the conversation.
+    fn write_ways(&self, text: &mut String) {
+        let options = &self.options;
+        let yes = |flag: bool| if flag { "true" } else { "false" };
+        let resident = options.resident_per_queue.to_string();
+        let lines = [
+            ("Max_Resident_Active_Queue", resident),
+            (
+                "Drop_Body_After_Trans_Fail",
+                options.drop_body_after.to_string(),
+            ),
             ("Use_Chunking", yes(options.chunking).to_string()),
             ("Use_Pipelining", yes(options.pipelining).to_string()),
             ("Outbound_8bit_Policy", format!("\"{}\"", options.eight_bit)),
@@ -337,7 +350,8 @@ impl Scenario {
         for binding in &self.bindings {
             let _ = writeln!(
                 bindings,
-                " binding \"{0}\" {{ Bind_Address = \"{1}\" EHLO_Hostname = \"{0}.sender.example\" }}",
+                " binding \"{0}\" {{ Bind_Address = \"{1}\" \
+                 EHLO_Hostname = \"{0}.sender.example\" }}",
                 binding.name, binding.address,
             );
         }
@@ -457,7 +471,7 @@ fn draw_options(prng: &mut Prng) -> Options {
         drop_body_after: prng.below(3),
         chunking: prng.chance(3, 4),
         pipelining: prng.chance(4, 5),
-        eight_bit: *prng.pick(&["convert", "send", "fail"]),
+        eight_bit: prng.pick::<&str>(&["convert", "send", "fail"]),
         aggressive: prng.chance(1, 3),
         grouped: prng.chance(2, 3),
     }
