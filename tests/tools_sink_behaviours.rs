@@ -1,5 +1,7 @@
 //! What a receiving host does when it is told to misbehave, seen from a plain socket.
 
+#![allow(clippy::disallowed_methods)] // It waits and measures against the clock.
+
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;

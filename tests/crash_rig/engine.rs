@@ -1,5 +1,7 @@
 //! One process of `pelton serve`: its birth, its metrics, its ends.
 
+#![allow(clippy::disallowed_methods)] // It waits and measures against the clock.
+
 use core::time::Duration;
 use std::cell::Cell;
 use std::fs;
