@@ -328,7 +328,10 @@ impl Engine {
             Input::Control(message) => self.control(now, message, out),
             Input::Tick => {
                 self.reception.advance(turn);
-                self.owner.advance(turn);
+                // A quiet shard decides nothing more: the home of a message may be gone already.
+                if !self.quiet {
+                    self.owner.advance(turn);
+                }
             }
         }
         self.finish_turn(now, out);
@@ -338,7 +341,7 @@ impl Engine {
     pub fn next_wakeup(&self) -> Option<Mono> {
         let stages = [
             self.reception.next_wakeup(),
-            self.owner.next_wakeup(),
+            self.owner.next_wakeup().filter(|_| !self.quiet),
             self.home.next_wakeup(),
             self.shutdown_wakeup(),
         ];

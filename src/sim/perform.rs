@@ -381,7 +381,6 @@ impl World {
         let lost = match act {
             Act::MeshArrivals => self.is_planted(Planted::LostArrival, 20),
             Act::MeshSettled => self.is_planted(Planted::LostOutcome, 20),
-            Act::MeshSlotFree => self.is_planted(Planted::LostWakeup, 500),
             _ => false,
         };
         if lost {

@@ -18,8 +18,6 @@ pub enum Planted {
     ForgottenDue,
     /// The event log acknowledges a sync that has not happened.
     UnsyncedEvents,
-    /// A shard is not told that a connection slot is free.
-    LostWakeup,
     /// The budget for bodies in memory is ignored.
     ForgottenBudget,
     /// An order depends on hashes that differ from run to run.
@@ -31,7 +29,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 12] = [
+    pub const ALL: [Planted; 11] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
@@ -39,7 +37,6 @@ impl Planted {
         Planted::PrivateLimits,
         Planted::ForgottenDue,
         Planted::UnsyncedEvents,
-        Planted::LostWakeup,
         Planted::ForgottenBudget,
         Planted::HashOrder,
         Planted::FalseSuccess,
@@ -55,7 +52,6 @@ impl Planted {
             Planted::PrivateLimits => "private-limits",
             Planted::ForgottenDue => "forgotten-due",
             Planted::UnsyncedEvents => "unsynced-events",
-            Planted::LostWakeup => "lost-wakeup",
             Planted::ForgottenBudget => "forgotten-budget",
             Planted::HashOrder => "hash-order",
             Planted::FalseSuccess => "false-success",
@@ -73,7 +69,6 @@ impl Planted {
             Planted::PrivateLimits => &[4],
             Planted::ForgottenDue => &[5],
             Planted::UnsyncedEvents => &[2, 6],
-            Planted::LostWakeup => &[7],
             Planted::ForgottenBudget => &[8],
             Planted::HashOrder => &[9],
             Planted::FalseSuccess => &[1],

@@ -144,14 +144,14 @@ impl World {
             }
         }
         self.note(2, shards as u64, || format!("a process of {shards} shards"));
-        let had_trouble = self.ledger.lives.had_trouble();
+        let excused = self.ledger.lives.lost_what_failed();
         self.ledger.lives.begin();
         self.disk.slowest_us = 0;
         let config = self.load(shards, 0);
         let mut homes = self.recover(shards);
         let arrivals = homes.iter().flat_map(|home| &home.arrivals);
         let unreported = homes.iter().flat_map(|home| &home.unreported);
-        self.ledger.recovered(arrivals, unreported, had_trouble);
+        self.ledger.recovered(arrivals, unreported, excused);
         let cells: Vec<Arc<Cells>> = match self.planted {
             Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
             _ => {
@@ -402,6 +402,10 @@ impl World {
         for engine in &process.engines {
             self.past.merge(&engine.stats(now));
         }
+        let (counted, told) = (self.past.counters.clone(), self.ledger.events);
+        self.note(13, counted.messages_injected, || {
+            format!("told so far {told:?}; counted {counted:?}")
+        });
     }
 
     /// An orderly end begins.

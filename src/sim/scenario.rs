@@ -197,6 +197,11 @@ impl Scenario {
         let options = draw_options(prng);
         let limits = draw_limits(prng, &options);
         let sync_interval = prng.chance(1, 12);
+        // With the weaker sync a disk that fails may lose what was acknowledged, as a power cut.
+        let concerns = Concerns {
+            disk: concerns.disk && !sync_interval,
+            ..concerns
+        };
         let bindings = prng.between(1, 3);
         let binding = |number| BindingPlan {
             name: format!("b{number}"),

@@ -67,6 +67,13 @@ impl Lives {
             .is_some_and(|life| life.failing != 0 || life.well_us > 0)
     }
 
+    /// Whether the present process was killed while its disk failed, or after that: what it knew
+    /// and could not write down is lost. One that ends in order loses nothing.
+    pub fn lost_what_failed(&self) -> bool {
+        let was_killed = self.all.last().is_some_and(|life| life.killed_us.is_some());
+        was_killed && self.had_trouble()
+    }
+
     pub fn killed(&mut self, now_us: u64, slowest_op_us: u64) {
         if let Some(life) = self.all.last_mut() {
             life.killed_us = Some(now_us);

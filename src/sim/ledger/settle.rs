@@ -78,7 +78,11 @@ impl Ledger {
     }
 
     fn delay(&mut self, who: Who, line: &Line) {
-        let due = line.next_attempt.as_deref().and_then(wall);
+        // While the disk fails, the record of a delay may be dropped: nothing but time is lost.
+        let due = match self.lives.had_trouble() {
+            true => None,
+            false => line.next_attempt.as_deref().and_then(wall),
+        };
         if let Some(it) = self.recipient(who) {
             it.due = it.due.max(due);
             it.possible_duplicate_told |= line.possible_duplicate;
