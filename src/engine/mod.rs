@@ -326,13 +326,7 @@ impl Engine {
             Input::Hose { op, result } => self.home.hose_done(turn, op, result),
             Input::Mesh { from, message } => self.mesh(now, from, message, out),
             Input::Control(message) => self.control(now, message, out),
-            Input::Tick => {
-                self.reception.advance(turn);
-                // A quiet shard decides nothing more: the home of a message may be gone already.
-                if !self.quiet {
-                    self.owner.advance(turn);
-                }
-            }
+            Input::Tick => self.tick(now, out),
         }
         self.finish_turn(now, out);
     }
@@ -346,6 +340,19 @@ impl Engine {
             self.shutdown_wakeup(),
         ];
         stages.into_iter().flatten().min()
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        self.reception.advance(turn);
+        // A quiet shard decides nothing more: the home of a message may be gone already.
+        if !self.quiet {
+            self.owner.advance(turn);
+        }
     }
 
     fn shutdown_wakeup(&self) -> Option<Mono> {
