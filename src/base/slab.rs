@@ -131,6 +131,15 @@ impl<T> Slab<T> {
         })
     }
 
+    /// The key of what is in this slot now.
+    pub fn key_at(&self, index: usize) -> Option<Key> {
+        let slot = self.slots.get(index)?;
+        slot.value.as_ref().map(|_| Key {
+            index: index as u32,
+            generation: slot.generation,
+        })
+    }
+
     pub fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()
     }

@@ -308,6 +308,7 @@ pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
         most.trim().parse().unwrap_or(FILES_WANTED),
     );
     let locked = raise(libc::RLIMIT_MEMLOCK, u64::MAX);
+    refuse_huge_pages();
     let needed = LOCKED_BYTES_PER_SHARD * shards as u64;
     let note = (locked < needed).then(|| {
         format!(
@@ -324,6 +325,13 @@ pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
         Ok(())
     };
     (enough, note)
+}
+
+/// Ordinary pages only. The allocator asks for huge ones, and with messages coming and going most
+/// of each is zeroed for nothing: a fifth of the time of a small sender's mail.
+fn refuse_huge_pages() {
+    // SAFETY: the call takes numbers; a kernel that does not know it changes nothing.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 /// File descriptors the process may have open.

@@ -31,6 +31,7 @@ pub use disk::SegmentFile;
 pub use disk::SegmentKind;
 pub use disk::folder_name;
 pub use disk::parse_folder_name;
+pub use format::COMMIT_ALIGN;
 pub use promise::Appended;
 pub use promise::CommitId;
 pub use promise::Completed;

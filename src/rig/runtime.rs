@@ -92,6 +92,9 @@ pub enum RigError {
 /// whether an executor can start under what is left.
 pub fn raise_limits() -> Result<(), RigError> {
     raise(libc::RLIMIT_NOFILE, None);
+    // Buffers that come and go are not worth a huge page that is zeroed each time.
+    // SAFETY: the call takes numbers; a kernel that does not know it changes nothing.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     let allowed = raise(libc::RLIMIT_MEMLOCK, Some(libc::RLIM_INFINITY));
     if allowed < MEMLOCK_BYTES_MIN {
         return Err(RigError::Memlock { allowed });

@@ -1,11 +1,12 @@
-//! Files of a shard. Operations that can block run on the executor's blocking threads: a commit is
-//! one task there (write, then fdatasync), so that it costs one hand-over however slow the disk is,
-//! and neither making segments nor reading bodies holds it up. Every completion is checked for a
-//! short write; the surroundings decide nothing about failures.
+//! Files of a shard. What happens all the time goes through the ring: a commit is a write and an
+//! fdatasync linked to it, a body is one read. What is rare and made of many calls (segments,
+//! names, the event log) runs on a thread in the background, and holds up nothing. Every completion
+//! is checked for a short write; the surroundings decide nothing about failures.
 
 use core::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,12 +16,17 @@ use crate::base::map::Map;
 use crate::engine::io::Input;
 use crate::hose;
 use crate::hose::HoseOp;
-use crate::log::{Completion, DiskOp, Fault, SegmentFile, SegmentKind, folder_name};
-use crate::shard::Shell;
+use crate::log::{
+    COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, folder_name,
+};
+use crate::shard::ring::{DIRECT_ALIGN, Finished, Pages};
+use crate::shard::{Shell, background};
 use crate::spool::BodyAt;
 
-/// Threads per shard for what blocks: commits, preparing segments, reading bodies.
-pub const BLOCKING_THREADS: usize = 3;
+const _: () = assert!(
+    COMMIT_ALIGN.is_multiple_of(DIRECT_ALIGN),
+    "commits are whole blocks"
+);
 
 /// Segments kept open for reading and writing.
 const FILES_OPEN_MAX: usize = 64;
@@ -47,8 +53,55 @@ impl Folders {
 
 pub struct Disk {
     folders: Arc<Folders>,
-    open: RefCell<Map<SegmentFile, Arc<File>>>,
+    open: RefCell<Map<SegmentFile, Opened>>,
     events: RefCell<EventFile>,
+    /// Operations that failed on the spot; the engine is told after its turn.
+    failed: RefCell<Vec<Finished<Purpose>>>,
+}
+
+/// A segment that is open.
+#[derive(Clone)]
+struct Opened {
+    file: Arc<File>,
+    /// The same for commits, past the page cache: what is written there is read back only after a
+    /// crash, or when memory had no room for it. Not on every file system.
+    direct: Option<Arc<File>>,
+}
+
+impl Opened {
+    fn new(file: File, path: &Path) -> Opened {
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(libc::O_DIRECT);
+        let direct = options.open(path).ok().filter(takes_direct_writes);
+        Opened {
+            file: Arc::new(file),
+            direct: direct.map(Arc::new),
+        }
+    }
+}
+
+/// Whether blocks as small as those of a commit may be written past the page cache.
+fn takes_direct_writes(file: &File) -> bool {
+    // SAFETY: the structure is plain numbers, for which zeros are a value; the name is empty and
+    // ended by a zero, so that the call is about the descriptor.
+    unsafe {
+        let mut facts: libc::statx = core::mem::zeroed();
+        let (fd, name) = (file.as_raw_fd(), c"".as_ptr());
+        let asked = libc::STATX_DIOALIGN;
+        let told = libc::statx(fd, name, libc::AT_EMPTY_PATH, asked, &raw mut facts);
+        let fits = |align: u32| (1..=DIRECT_ALIGN as u32).contains(&align);
+        told == 0
+            && facts.stx_mask & asked != 0
+            && fits(facts.stx_dio_offset_align)
+            && fits(facts.stx_dio_mem_align)
+    }
+}
+
+/// What a file operation in the ring was for.
+#[derive(Clone, Copy)]
+pub enum Purpose {
+    Spool(OpId),
+    Body(u64),
 }
 
 impl Disk {
@@ -57,10 +110,11 @@ impl Disk {
             folders: Arc::new(folders),
             open: RefCell::default(),
             events: RefCell::default(),
+            failed: RefCell::default(),
         }
     }
 
-    fn open(&self, file: SegmentFile) -> io::Result<Arc<File>> {
+    fn open(&self, file: SegmentFile) -> io::Result<Opened> {
         let mut open = self.open.borrow_mut();
         if let Some(found) = open.get(&file) {
             return Ok(found.clone());
@@ -69,22 +123,26 @@ impl Disk {
             open.shift_remove_index(0);
         }
         let path = self.folders.path(file);
-        let found = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        let found = OpenOptions::new().read(true).write(true).open(&path)?;
+        let found = Opened::new(found, &path);
         open.insert(file, found.clone());
         Ok(found)
     }
 
-    fn remember(&self, file: SegmentFile, opened: Option<File>) {
-        if let Some(opened) = opened {
-            self.open.borrow_mut().insert(file, Arc::new(opened));
-        }
+    fn remember(&self, file: SegmentFile, opened: File) {
+        let opened = Opened::new(opened, &self.folders.path(file));
+        self.open.borrow_mut().insert(file, opened);
     }
 
     fn forget(&self, file: SegmentFile) {
         self.open.borrow_mut().shift_remove(&file);
     }
 
-    pub async fn close(&self) {
+    pub fn is_idle(&self) -> bool {
+        self.failed.borrow().is_empty()
+    }
+
+    pub fn close(&self) {
         self.open.borrow_mut().clear();
         self.events.borrow_mut().take();
     }
@@ -92,50 +150,133 @@ impl Disk {
 
 /// Starts an operation of the spool; its completion becomes an input.
 pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
+    let tag = Purpose::Spool(op.op());
+    match op {
+        DiskOp::Commit {
+            file,
+            offset,
+            bytes,
+            sync,
+            ..
+        } => commit(shell, (file, offset), bytes, sync, tag),
+        DiskOp::Seal {
+            file,
+            offset,
+            bytes,
+            ..
+        } => {
+            if let Some((opened, bytes)) = opened(shell, file, bytes, tag) {
+                let mut ring = shell.ring.borrow_mut();
+                ring.write(opened.file, offset, bytes, true, tag);
+            }
+        }
+        DiskOp::Sync { file, .. } => {
+            if let Some((opened, _)) = opened(shell, file, Vec::new(), tag) {
+                shell.ring.borrow_mut().sync(opened.file, tag);
+            }
+        }
+        DiskOp::Read {
+            file,
+            offset,
+            bytes,
+            ..
+        } => read(shell, file, offset, bytes, tag),
+        DiskOp::Prepare { .. } | DiskOp::Rename { .. } | DiskOp::Remove { .. } => {
+            arrange(shell, op);
+        }
+    }
+}
+
+/// Reads a message back; what was read becomes an input.
+pub fn read_body(shell: &Shell, read_id: u64, at: BodyAt) {
+    read(shell, at.file, at.offset, at.bytes, Purpose::Body(read_id));
+}
+
+fn commit(
+    shell: &Shell,
+    (file, offset): (SegmentFile, u64),
+    bytes: Vec<u8>,
+    sync: bool,
+    tag: Purpose,
+) {
+    let Some((opened, bytes)) = opened(shell, file, bytes, tag) else {
+        return;
+    };
+    let mut ring = shell.ring.borrow_mut();
+    match opened.direct {
+        Some(direct) => ring.write_direct(direct, offset, bytes, sync, tag),
+        None => ring.write(opened.file, offset, bytes, sync, tag),
+    }
+}
+
+fn read(shell: &Shell, file: SegmentFile, offset: u64, bytes: u32, tag: Purpose) {
+    if let Some((opened, _)) = opened(shell, file, Vec::new(), tag) {
+        let mut ring = shell.ring.borrow_mut();
+        ring.read(opened.file, offset, bytes as usize, tag);
+    }
+}
+
+/// The open file for an operation, which fails here and now if there is none.
+fn opened(
+    shell: &Shell,
+    file: SegmentFile,
+    bytes: Vec<u8>,
+    tag: Purpose,
+) -> Option<(Opened, Vec<u8>)> {
+    match shell.disk.open(file) {
+        Ok(opened) => Some((opened, bytes)),
+        Err(error) => {
+            let result = Err(error);
+            let finished = Finished { tag, bytes, result };
+            shell.disk.failed.borrow_mut().push(finished);
+            None
+        }
+    }
+}
+
+/// Tells the engine of operations that failed on the spot.
+pub fn serve(shell: &Rc<Shell>) {
+    let failed = shell.disk.failed.take();
+    for finished in failed {
+        done(shell, finished);
+    }
+}
+
+/// An operation in the ring has ended.
+pub fn done(shell: &Rc<Shell>, finished: Finished<Purpose>) {
+    let Finished { tag, bytes, result } = finished;
+    let result = result.map_err(|error| fault(&error));
+    shell.handle(match tag {
+        Purpose::Spool(op) => Input::Spool(Completion {
+            op,
+            result,
+            buffer: bytes,
+        }),
+        Purpose::Body(read) => Input::Read {
+            read,
+            result: result.map(|()| bytes),
+        },
+    });
+}
+
+/// Makes, renames or removes a segment in the background.
+fn arrange(shell: &Rc<Shell>, op: DiskOp) {
     let id = op.op();
     let prepares = matches!(op, DiskOp::Prepare { .. });
-    let job = job(&shell.disk, op);
-    let shell2 = shell.clone();
-    shell.spawn(async move {
-        let (buffer, result, effect) = match job {
-            Ok(job) => blocking(job).await,
-            Err((buffer, error)) => (buffer, Err(error), Effect::None),
-        };
-        effect.apply(&shell2.disk);
+    let folders = shell.disk.folders.clone();
+    let job = move || arrange_now(&folders, op);
+    background::run(shell, job, move |shell, (buffer, result, effect)| {
+        effect.apply(&shell.disk);
         if prepares {
-            shell2.prepared.notify();
+            shell.prepared.set(true);
         }
         let result = result.map_err(|error| fault(&error));
-        shell2.handle(Input::Spool(Completion {
+        shell.handle(Input::Spool(Completion {
             op: id,
             result,
             buffer,
         }));
     });
-}
-
-/// Reads a message back; what was read becomes an input.
-pub fn read(shell: &Rc<Shell>, read: u64, at: BodyAt) {
-    let opened = shell.disk.open(at.file);
-    let task = shell.clone();
-    shell.spawn(async move {
-        let result = match opened {
-            Ok(file) => {
-                let job = Box::new(move || {
-                    let mut buffer = vec![0; at.bytes as usize];
-                    file.read_exact_at(&mut buffer, at.offset).map(|()| buffer)
-                });
-                blocking(job).await
-            }
-            Err(error) => Err(error),
-        };
-        let result = result.map_err(|error| fault(&error));
-        task.handle(Input::Read { read, result });
-    });
-}
-
-async fn blocking<T: Send + 'static>(job: Box<dyn FnOnce() -> T + Send>) -> T {
-    glommio::executor().spawn_blocking(job).await
 }
 
 fn fault(error: &io::Error) -> Fault {
@@ -156,83 +297,36 @@ impl Effect {
     fn apply(self, disk: &Disk) {
         match self {
             Effect::None => {}
-            Effect::Opened(file, opened) => disk.remember(file, Some(opened)),
+            Effect::Opened(file, opened) => disk.remember(file, opened),
             Effect::Closed(file) => disk.forget(file),
         }
     }
 }
 
-type Ended = (Vec<u8>, io::Result<()>, Effect);
-type Job = Box<dyn FnOnce() -> Ended + Send>;
-
-fn job(disk: &Disk, op: DiskOp) -> Result<Job, (Vec<u8>, io::Error)> {
-    let folders = disk.folders.clone();
-    Ok(match op {
-        DiskOp::Commit {
-            file,
-            offset,
-            bytes,
-            sync,
-            ..
-        } => match disk.open(file) {
-            Ok(opened) => Box::new(move || {
-                let written = opened.write_all_at(&bytes, offset);
-                let result = written.and_then(|()| if sync { opened.sync_data() } else { Ok(()) });
-                (bytes, result, Effect::None)
-            }),
-            Err(error) => return Err((bytes, error)),
-        },
-        DiskOp::Seal {
-            file,
-            offset,
-            bytes,
-            ..
-        } => match disk.open(file) {
-            Ok(opened) => Box::new(move || {
-                let written = opened.write_all_at(&bytes, offset);
-                let result = written.and_then(|()| opened.sync_data());
-                (bytes, result, Effect::None)
-            }),
-            Err(error) => return Err((bytes, error)),
-        },
-        DiskOp::Sync { file, .. } => match disk.open(file) {
-            Ok(opened) => Box::new(move || (Vec::new(), opened.sync_data(), Effect::None)),
-            Err(error) => return Err((Vec::new(), error)),
-        },
+fn arrange_now(folders: &Folders, op: DiskOp) -> (Vec<u8>, io::Result<()>, Effect) {
+    match op {
         DiskOp::Prepare {
             file,
             recycle,
             header,
             file_bytes,
             ..
-        } => Box::new(
-            move || match prepare(&folders, file, recycle, &header, file_bytes) {
-                Ok(opened) => (header, Ok(()), Effect::Opened(file, opened)),
-                Err(error) => (header, Err(error), Effect::None),
-            },
-        ),
-        DiskOp::Rename { from, to, .. } => Box::new(move || {
-            let result = rename(&folders, from, to);
-            (Vec::new(), result, Effect::Closed(from))
-        }),
-        DiskOp::Remove { file, .. } => Box::new(move || {
-            let result = remove(&folders, file);
-            (Vec::new(), result, Effect::Closed(file))
-        }),
-        DiskOp::Read {
-            file,
-            offset,
-            bytes,
-            ..
-        } => match disk.open(file) {
-            Ok(opened) => Box::new(move || {
-                let mut buffer = vec![0; bytes as usize];
-                let result = opened.read_exact_at(&mut buffer, offset);
-                (buffer, result, Effect::None)
-            }),
-            Err(error) => return Err((Vec::new(), error)),
+        } => match prepare(folders, file, recycle, &header, file_bytes) {
+            Ok(opened) => (header, Ok(()), Effect::Opened(file, opened)),
+            Err(error) => (header, Err(error), Effect::None),
         },
-    })
+        DiskOp::Rename { from, to, .. } => {
+            let result = rename(folders, from, to);
+            (Vec::new(), result, Effect::Closed(from))
+        }
+        DiskOp::Remove { file, .. } => {
+            let result = remove(folders, file);
+            (Vec::new(), result, Effect::Closed(file))
+        }
+        DiskOp::Commit { .. } | DiskOp::Seal { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => {
+            unreachable!("goes through the ring")
+        }
+    }
 }
 
 fn prepare(
@@ -271,17 +365,25 @@ fn make_segment(path: &Path, mode: u32, bytes: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(mode);
     let file = options.open(path)?;
-    fill_with_zeros(&file, bytes)?;
+    fill_with_zeros(path, &file, bytes)?;
     Ok(file)
 }
 
-/// Blocks that have been written once make every later commit a write of data alone.
-fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_BYTES];
+/// Blocks that have been written once make every later commit a write of data alone. Past the
+/// page cache where that can be: a segment in there would cost more than the mail it will hold.
+fn fill_with_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .ok()
+        .filter(takes_direct_writes);
+    let target = opened.as_ref().unwrap_or(file);
+    let zeros = Pages::zeros(ZEROS_BYTES);
     let mut offset = 0;
     while offset < bytes {
-        let piece = zeros.len().min((bytes - offset) as usize);
-        file.write_all_at(&zeros[..piece], offset)?;
+        let piece = zeros.bytes().len().min((bytes - offset) as usize);
+        target.write_all_at(&zeros.bytes()[..piece], offset)?;
         offset += piece as u64;
     }
     // The length of the file is metadata: this sync makes it durable once and for all.
@@ -326,17 +428,15 @@ pub fn hose(shell: &Rc<Shell>, op: HoseOp) {
     let folders = shell.disk.folders.clone();
     // One operation is in flight at a time, so the open file can go along with it.
     let open = shell.disk.events.borrow_mut().take();
-    let task = shell.clone();
-    shell.spawn(async move {
-        let job = Box::new(move || perform_hose(&folders, open, op));
-        let (open, result) = blocking(job).await;
-        *task.disk.events.borrow_mut() = open;
+    let job = move || perform_hose(&folders, open, op);
+    background::run(shell, job, move |shell, (open, result)| {
+        *shell.disk.events.borrow_mut() = open;
         let result = result.map_err(|error| match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => hose::Fault::NoSpace,
             Some(code) => hose::Fault::Failed(code),
             None => hose::Fault::Short,
         });
-        task.handle(Input::Hose { op: id, result });
+        shell.handle(Input::Hose { op: id, result });
     });
 }
 
@@ -420,7 +520,7 @@ pub fn io_uring_sentence(error: &str) -> String {
         );
     }
     format!(
-        "the kernel refuses io_uring ({error}): needs Linux 5.8 or newer, \
+        "the kernel refuses io_uring ({error}): needs Linux 5.15 or newer, \
          kernel.io_uring_disabled = 0, and a container profile that allows io_uring_setup"
     )
 }

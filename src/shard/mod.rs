@@ -1,43 +1,50 @@
 //! L6: a shard in the real world. One executor on one core turns completions of sockets and files
 //! into inputs of its engine, and the engine's actions into submissions. It takes no decisions.
+//!
+//! The executor (glommio) owns the thread, its core and the work in the background. The sockets and
+//! the commits have a ring of their own, and the shard sleeps there: with few connections a sleep
+//! comes after almost every reply, and the executor's takes some fifteen ring entries, five system
+//! calls and a barrier across all cores.
 
+mod background;
 pub mod clock;
 pub mod disk;
 pub mod event;
 pub mod net;
+mod ring;
 
 use core::cell::{Cell, RefCell};
-use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
-use core::task::Poll;
 use core::time::Duration;
 use std::rc::Rc;
+use std::task::Waker;
 
-use glommio::io::PollableFd;
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use socket2::Socket;
 
-use crate::base::time::Mono;
+use crate::base::time::{Mono, Now};
 use crate::bridge::FromShard;
 use crate::bridge::mesh::{Incoming, Port};
 use crate::engine::io::{Action, ConnId, Input, Level, Outbox, Side, ToControl};
 use crate::engine::{Engine, Setup};
+use crate::shard::background::Background;
 use crate::shard::clock::Clock;
-use crate::shard::disk::Disk;
-use crate::shard::event::Event;
-use crate::shard::net::{Chunk, Conn};
+use crate::shard::disk::{Disk, Purpose};
+use crate::shard::net::{Chunk, Conn, Net};
+use crate::shard::ring::{Done, Ring, Token};
 use crate::types::id::ShardId;
 
-/// Entries of the submission ring.
-const RING_DEPTH: usize = 128;
+/// Entries of the executor's rings, which only wait for work in the background.
+const EXECUTOR_RING_DEPTH: usize = 8;
 
-/// The executor's own preemption is off: when its timer fires before the first task of a round has
-/// run, as it does on a core that others use too, the executor goes to sleep with tasks that could
-/// run. Nothing here runs long: a task handles one read or one burst and returns to the ring.
+/// The executor's own preemption is off: its tasks are few and short.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3_600);
 
 /// Memory for registered buffers: none are used, so as little as the executor takes.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
+
+/// Threads of a shard for what blocks: segments, names, the event log.
+const BACKGROUND_THREADS: usize = 2;
 
 /// Messages taken from the mesh before sockets get their turn.
 const MESH_BURST: usize = 256;
@@ -93,60 +100,35 @@ fn run(start: Start) -> Result<(), String> {
         None => Placement::Unbound,
     };
     let executor = LocalExecutorBuilder::new(placement)
-        .ring_depth(RING_DEPTH)
+        .ring_depth(EXECUTOR_RING_DEPTH)
         .preempt_timer(PREEMPT_TIMER)
         .io_memory(IO_MEMORY_BYTES)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BACKGROUND_THREADS))
         .make()
         .map_err(|error| crate::shard::disk::io_uring_sentence(&error.to_string()))?;
     executor.run(main(start))
 }
 
 async fn main(start: Start) -> Result<(), String> {
-    let shard = start.setup.shard;
     let sockets: Result<Vec<_>, _> = start
         .listen
         .iter()
         .map(|address| net::listen(*address).map_err(|error| format!("{address}: {error}")))
         .collect();
     let sockets = sockets?;
-    let executor = glommio::executor();
-    let latency = Latency::Matters(Duration::from_millis(2));
-    let queue = executor.create_task_queue(Shares::Static(600), latency, "engine");
-    let shell = Rc::new(Shell {
-        outbox: RefCell::default(),
-        clock: start.clock,
-        port: RefCell::new(start.port),
-        conns: RefCell::default(),
-        read_buffer: RefCell::new(vec![0; net::READ_BUFFER_BYTES]),
-        alarm: Alarm::default(),
-        listeners: RefCell::default(),
-        stopping: Cell::new(false),
-        drained: Event::default(),
-        mesh_retry: Event::default(),
-        disk_due: Event::default(),
-        prepared: Event::default(),
-        disk: Disk::new(start.disk),
-        control: start.control,
-        shard,
-        queue,
-        engine: RefCell::new(Engine::new(start.setup, start.clock.now())),
-    });
-    shell.spawn(run_alarm(shell.clone()));
-    shell.spawn(run_mesh(shell.clone()));
-    shell.spawn(retry_mesh(shell.clone()));
-    shell.spawn(run_disk(shell.clone()));
-    shell.spawn(trim_memory(shell.clone()));
+    let ring = Ring::new().map_err(|error| disk::io_uring_sentence(&error.to_string()))?;
+    let shell = Rc::new(Shell::new(start, sockets, ring));
     shell.handle(Input::Tick);
-    // The first client need not wait for the first segment; a disk that does not get on with it
-    // is the spool's business.
-    let patience = glommio::timer::Timer::new(PREPARE_WAIT);
-    futures_lite::future::race(async { _ = patience.await }, shell.prepared.wait()).await;
-    for (listen, socket) in sockets.into_iter().enumerate() {
-        shell.spawn(net::accept_all(shell.clone(), listen, socket));
+    while !shell.drained.get() {
+        let more = shell.turn();
+        if shell.background.is_due() {
+            shell.background.turn().await;
+        } else if !shell.drained.get() {
+            let slept = shell.sleep(more);
+            slept.map_err(|error| format!("io_uring has failed: {error}"))?;
+        }
     }
-    shell.tell(FromShard::Listening { shard });
-    shell.drained.wait().await;
-    shell.disk.close().await;
+    shell.disk.close();
     Ok(())
 }
 
@@ -172,39 +154,207 @@ pub struct Shell {
     clock: Clock,
     port: RefCell<Port>,
     conns: RefCell<Conns>,
-    read_buffer: RefCell<Vec<u8>>,
-    alarm: Alarm,
-    listeners: RefCell<Vec<Rc<PollableFd<Socket>>>>,
-    stopping: Cell<bool>,
-    drained: Event,
-    mesh_retry: Event,
-    disk_due: Event,
-    /// A segment has been made, or could not be.
-    prepared: Event,
+    ring: RefCell<Ring<Purpose>>,
+    waker: Waker,
+    net: Net,
     disk: Disk,
+    background: Background,
     control: ControlSender,
     shard: ShardId,
-    queue: TaskQueueHandle,
+    /// Sockets that are not listened to yet, because the first segment is being made.
+    sockets: RefCell<Option<Vec<Socket>>>,
+    listen_by: Mono,
+    /// A segment has been made, or could not be.
+    prepared: Cell<bool>,
+    /// The engine may have something for the disk.
+    disk_due: Cell<bool>,
+    /// When parked messages are offered to their readers again.
+    mesh_retry_at: Cell<Mono>,
+    trim_at: Cell<Mono>,
+    /// Control waits to hear that the shard is quiet.
+    quiet: Cell<bool>,
+    drained: Cell<bool>,
 }
 
 impl Shell {
-    /// Gives the engine an input and performs what it wants done. The disk is seen to when the
-    /// other tasks that can run have had their turn, so that their messages share a commit.
+    fn new(start: Start, sockets: Vec<Socket>, ring: Ring<Purpose>) -> Shell {
+        let now = start.clock.now();
+        Shell {
+            outbox: RefCell::default(),
+            clock: start.clock,
+            port: RefCell::new(start.port),
+            conns: RefCell::default(),
+            waker: ring.waker(),
+            ring: RefCell::new(ring),
+            net: Net::new(),
+            disk: Disk::new(start.disk),
+            background: Background::default(),
+            control: start.control,
+            shard: start.setup.shard,
+            sockets: RefCell::new(Some(sockets)),
+            listen_by: now.mono + PREPARE_WAIT,
+            prepared: Cell::new(false),
+            disk_due: Cell::new(false),
+            mesh_retry_at: Cell::new(Mono::MAX),
+            trim_at: Cell::new(now.mono + TRIM_EVERY),
+            quiet: Cell::new(false),
+            drained: Cell::new(false),
+            engine: RefCell::new(Engine::new(start.setup, now)),
+        }
+    }
+
+    /// Sees once to everything that has happened. True if there is more to do at once.
+    fn turn(self: &Rc<Self>) -> bool {
+        self.collect();
+        net::serve(self);
+        disk::serve(self);
+        let more = self.receive_mesh();
+        self.see_to_time();
+        // Last, so that all messages of this round share a commit.
+        if self.disk_due.replace(false) {
+            let now = self.now();
+            self.engine
+                .borrow_mut()
+                .start_disk(now, &mut self.outbox.borrow_mut());
+            self.perform();
+        }
+        self.flush_mesh();
+        more || !self.net.is_idle() || !self.disk.is_idle() || self.disk_due.get()
+    }
+
+    /// Takes what the ring has to tell.
+    fn collect(self: &Rc<Self>) {
+        loop {
+            let done = self.ring.borrow_mut().next();
+            match done {
+                None => return,
+                Some(Done::File(finished)) => disk::done(self, finished),
+                Some(Done::Ready {
+                    token,
+                    readable,
+                    hangup,
+                    unwatched,
+                }) => {
+                    let Some(side) = token.side() else {
+                        if unwatched {
+                            net::watch_listener_again(self, token.index());
+                        }
+                        net::listener_ready(self, token.index());
+                        continue;
+                    };
+                    let Some(conn) = self.conn_at(side, token) else {
+                        continue;
+                    };
+                    if unwatched {
+                        self.watch(&conn);
+                    }
+                    net::conn_ready(self, &conn, readable, hangup);
+                }
+            }
+        }
+    }
+
+    /// True if there may be more.
+    fn receive_mesh(self: &Rc<Self>) -> bool {
+        for _ in 0..MESH_BURST {
+            let message = self.port.borrow_mut().receive();
+            match message {
+                Some(Incoming::Mesh { from, message }) => {
+                    self.handle(Input::Mesh { from, message });
+                }
+                Some(Incoming::Control(message)) => self.handle(Input::Control(message)),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn see_to_time(self: &Rc<Self>) {
+        let now = self.now();
+        if self
+            .engine
+            .borrow()
+            .next_wakeup()
+            .is_some_and(|at| at <= now.mono)
+        {
+            // The disk's moment, perhaps: seen to at once, or it would come again.
+            self.engine
+                .borrow_mut()
+                .handle(now, Input::Tick, &mut self.outbox.borrow_mut());
+            self.perform();
+        }
+        if self.prepared.get() || self.listen_by <= now.mono {
+            // The first client need not wait for the first segment; a disk that does not get on
+            // with it is the spool's business.
+            if let Some(sockets) = self.sockets.borrow_mut().take() {
+                net::start_listening(self, sockets);
+                self.tell(FromShard::Listening { shard: self.shard });
+            }
+        }
+        if self.trim_at.get() <= now.mono {
+            self.trim_at.set(now.mono + TRIM_EVERY);
+            self.trim_memory();
+        }
+    }
+
+    /// While the process takes more than its goal, what this thread has freed goes back to the
+    /// system: the allocator keeps it, and mail would be refused for the sake of memory that nobody
+    /// uses.
+    fn trim_memory(&self) {
+        if self.engine.borrow().is_over_memory_goal() {
+            // SAFETY: the call has no preconditions; it touches this thread's free memory only.
+            unsafe { libmimalloc_sys::mi_collect(true) };
+        }
+    }
+
+    /// Sends what waits for other shards, and says that this one is quiet once that is all sent.
+    fn flush_mesh(&self) {
+        let parked = self.port.borrow_mut().flush();
+        let retry_at = if parked {
+            self.now().mono + MESH_RETRY
+        } else {
+            Mono::MAX
+        };
+        self.mesh_retry_at.set(retry_at);
+        if !parked && self.quiet.replace(false) {
+            let shard = self.shard;
+            self.tell(FromShard::Engine(ToControl::Quiet { shard }));
+        }
+    }
+
+    /// Until something happens, or the time of something comes.
+    fn sleep(&self, more: bool) -> std::io::Result<()> {
+        let mut ring = self.ring.borrow_mut();
+        if more {
+            return ring.poll();
+        }
+        self.port.borrow().register(&self.waker);
+        if self.port.borrow().has_messages() {
+            return ring.poll();
+        }
+        let waits_to_listen = self.sockets.borrow().is_some();
+        let times = [
+            self.engine.borrow().next_wakeup(),
+            self.net.next_wakeup(),
+            waits_to_listen.then_some(self.listen_by),
+            Some(self.mesh_retry_at.get().min(self.trim_at.get())),
+        ];
+        let next = times.into_iter().flatten().min().unwrap_or(Mono::MAX);
+        ring.wait(Some(next.since(self.now().mono)))
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Gives the engine an input and performs what it wants done. The disk is seen to at the end of
+    /// the round.
     fn handle(self: &Rc<Self>, input: Input<'_>) {
         let now = self.clock.now();
         self.engine
             .borrow_mut()
             .take(now, input, &mut self.outbox.borrow_mut());
-        self.disk_due.notify();
-        self.perform();
-    }
-
-    /// The moment of a wake-up, which may be the disk's: seen to at once, or it would come again.
-    fn tick(self: &Rc<Self>) {
-        let now = self.clock.now();
-        self.engine
-            .borrow_mut()
-            .handle(now, Input::Tick, &mut self.outbox.borrow_mut());
+        self.disk_due.set(true);
         self.perform();
     }
 
@@ -226,20 +376,15 @@ impl Shell {
             self.perform_one(action);
         }
         self.outbox.borrow_mut().reuse(actions);
-        if self.port.borrow_mut().flush() {
-            self.mesh_retry.notify();
-        }
-        let next = self.engine.borrow().next_wakeup();
-        self.alarm.set(next.unwrap_or(Mono::MAX));
     }
 
     fn perform_one(self: &Rc<Self>, action: Action) {
         match action {
             Action::Send { conn, bytes } => self.send(conn, Chunk::Owned(bytes)),
             Action::SendShared { conn, bytes } => self.send(conn, Chunk::Shared(bytes)),
-            Action::Resume { conn } => self.with(conn, |conn| conn.resume()),
-            Action::Close { conn } => self.with(conn, |conn| conn.close()),
-            Action::Abort { conn } => self.with(conn, |conn| conn.abort()),
+            Action::Resume { conn } => self.with(conn, net::resume),
+            Action::Close { conn } => self.with(conn, net::close),
+            Action::Abort { conn } => self.with(conn, net::abort),
             Action::Dial {
                 conn,
                 remote,
@@ -247,29 +392,28 @@ impl Shell {
             } => net::dial(self, conn, remote, source),
             Action::Spool(op) => disk::spool(self, op),
             Action::Hose(op) => disk::hose(self, op),
-            Action::Read { read, at } => disk::read(self, read, at),
+            Action::Read { read, at } => disk::read_body(self, read, at),
             Action::Mesh { to, message } => self.port.borrow_mut().send(to, message),
-            Action::Control(ToControl::Quiet { shard }) => {
-                self.spawn(tell_quiet(self.clone(), shard));
-            }
+            // Told once all it has sent to other shards is in their rings.
+            Action::Control(ToControl::Quiet { .. }) => self.quiet.set(true),
             Action::Control(ToControl::Drained { shard }) => {
                 self.tell(FromShard::Engine(ToControl::Drained { shard }));
-                self.drained.notify();
+                self.drained.set(true);
             }
             Action::Control(message) => self.tell(FromShard::Engine(message)),
             Action::StopListening => self.stop_listening(),
         }
     }
 
-    fn send(self: &Rc<Self>, id: ConnId, chunk: Chunk) {
+    fn send(&self, id: ConnId, chunk: Chunk) {
         if let Some(conn) = self.conn(id) {
             net::send_chunk(self, &conn, chunk);
         }
     }
 
-    fn with(&self, id: ConnId, act: impl FnOnce(&Conn)) {
+    fn with(&self, id: ConnId, act: impl FnOnce(&Shell, &Rc<Conn>)) {
         if let Some(conn) = self.conn(id) {
-            act(&conn);
+            act(self, &conn);
         }
     }
 
@@ -279,32 +423,40 @@ impl Shell {
         (conn.id == id).then(|| conn.clone())
     }
 
-    fn remember(&self, id: ConnId, socket: PollableFd<Socket>) -> Rc<Conn> {
-        let conn = Rc::new(net::new_conn(id, socket));
+    fn conn_at(&self, side: Side, token: Token) -> Option<Rc<Conn>> {
         let mut conns = self.conns.borrow_mut();
-        let side = conns.side(id.side);
-        if side.len() <= id.key.index() {
-            side.resize(id.key.index() + 1, None);
-        }
-        side[id.key.index()] = Some(conn.clone());
-        conn
+        let conn = conns.side(side).get(token.index())?.as_ref()?;
+        (conn.token() == token).then(|| conn.clone())
     }
 
-    fn forget(&self, id: ConnId) {
-        if self.conn(id).is_some() {
-            self.conns.borrow_mut().side(id.side)[id.key.index()] = None;
+    fn remember(&self, conn: Conn) {
+        let conn = Rc::new(conn);
+        self.watch(&conn);
+        let index = conn.id.key.index();
+        let mut conns = self.conns.borrow_mut();
+        let side = conns.side(conn.id.side);
+        if side.len() <= index {
+            side.resize(index + 1, None);
         }
+        side[index] = Some(conn);
+    }
+
+    fn watch(&self, conn: &Conn) {
+        self.ring.borrow_mut().watch_conn(conn.fd(), conn.token());
+    }
+
+    /// False if it was not there any more.
+    fn forget(&self, conn: &Conn) -> bool {
+        if self.conn(conn.id).is_none() {
+            return false;
+        }
+        self.ring.borrow_mut().unwatch(conn.token());
+        self.conns.borrow_mut().side(conn.id.side)[conn.id.key.index()] = None;
+        true
     }
 
     fn recycle(&self, buffer: Vec<u8>) {
         self.outbox.borrow_mut().recycle(buffer);
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        match glommio::spawn_local_into(task, self.queue) {
-            Ok(task) => drop(task.detach()),
-            Err(_) => unreachable!("the task queue lives as long as the executor"),
-        }
     }
 
     fn tell(&self, message: FromShard) {
@@ -312,20 +464,9 @@ impl Shell {
         let _ = self.control.send(message);
     }
 
-    fn stopping(&self) -> bool {
-        self.stopping.get()
-    }
-
-    fn add_listener(&self, listener: Rc<PollableFd<Socket>>) {
-        self.listeners.borrow_mut().push(listener);
-    }
-
     fn stop_listening(&self) {
-        self.stopping.set(true);
-        for listener in self.listeners.borrow_mut().drain(..) {
-            // Refuses new connections and wakes the task that accepts.
-            let _ = listener.get_ref().shutdown(std::net::Shutdown::Both);
-        }
+        self.sockets.borrow_mut().take();
+        net::stop_listening(self);
     }
 
     fn out_of_descriptors(&self) {
@@ -336,129 +477,5 @@ impl Shell {
             text,
         };
         self.tell(FromShard::Engine(notice));
-    }
-}
-
-/// The moment of the engine's next wake-up.
-struct Alarm {
-    at: Cell<Mono>,
-    earlier: Event,
-}
-
-impl Default for Alarm {
-    fn default() -> Alarm {
-        Alarm {
-            at: Cell::new(Mono::MAX),
-            earlier: Event::default(),
-        }
-    }
-}
-
-impl Alarm {
-    fn set(&self, at: Mono) {
-        let earlier = at < self.at.get();
-        // A later moment is noticed when the earlier one comes: one wake-up too many, no timer
-        // set anew for every message.
-        if earlier {
-            self.at.set(at);
-            self.earlier.notify();
-        }
-    }
-}
-
-async fn run_alarm(shell: Rc<Shell>) {
-    loop {
-        let now = shell.clock.now().mono;
-        let at = shell.alarm.at.get();
-        if at <= now {
-            shell.alarm.at.set(Mono::MAX);
-            shell.tick();
-            continue;
-        }
-        if at == Mono::MAX {
-            shell.alarm.earlier.wait().await;
-            continue;
-        }
-        let sleep = glommio::timer::Timer::new(at.since(now));
-        futures_lite::future::race(async { _ = sleep.await }, shell.alarm.earlier.wait()).await;
-    }
-}
-
-/// While the process takes more than its goal, what this thread has freed goes back to the system:
-/// the allocator keeps it, and mail would be refused for the sake of memory that nobody uses.
-async fn trim_memory(shell: Rc<Shell>) {
-    loop {
-        glommio::timer::sleep(TRIM_EVERY).await;
-        if shell.engine.borrow().is_over_memory_goal() {
-            // SAFETY: the call has no preconditions; it touches this thread's free memory only.
-            unsafe { libmimalloc_sys::mi_collect(true) };
-        }
-    }
-}
-
-/// Starts what the disk should do, once per round of inputs.
-async fn run_disk(shell: Rc<Shell>) {
-    loop {
-        shell.disk_due.wait().await;
-        let now = shell.clock.now();
-        shell
-            .engine
-            .borrow_mut()
-            .start_disk(now, &mut shell.outbox.borrow_mut());
-        shell.perform();
-    }
-}
-
-async fn run_mesh(shell: Rc<Shell>) {
-    loop {
-        let mut handled = 0;
-        while handled < MESH_BURST {
-            let message = shell.port.borrow_mut().receive();
-            match message {
-                Some(Incoming::Mesh { from, message }) => {
-                    shell.handle(Input::Mesh { from, message });
-                }
-                Some(Incoming::Control(message)) => shell.handle(Input::Control(message)),
-                None => break,
-            }
-            handled += 1;
-        }
-        if handled == MESH_BURST {
-            glommio::executor().yield_now().await;
-            continue;
-        }
-        let mut registered = false;
-        poll_fn(|context| {
-            if registered {
-                return Poll::Ready(());
-            }
-            registered = true;
-            shell.port.borrow().register(context.waker());
-            if shell.port.borrow_mut().has_messages() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-}
-
-/// Says that the shard is quiet, once all it has sent to other shards is in their rings.
-async fn tell_quiet(shell: Rc<Shell>, shard: ShardId) {
-    while shell.port.borrow_mut().flush() {
-        glommio::timer::sleep(MESH_RETRY).await;
-    }
-    shell.tell(FromShard::Engine(ToControl::Quiet { shard }));
-}
-
-/// While messages are parked because another shard is behind, tries again now and then.
-async fn retry_mesh(shell: Rc<Shell>) {
-    loop {
-        shell.mesh_retry.wait().await;
-        glommio::timer::sleep(MESH_RETRY).await;
-        if shell.port.borrow_mut().flush() {
-            shell.mesh_retry.notify();
-        }
     }
 }

@@ -1,6 +1,6 @@
-//! Sockets of a shard. A connection has one task that reads; what the engine wants sent is written
-//! where its actions are performed, with a plain non-blocking call, and a second task exists only
-//! while a peer does not take its bytes. Nothing here knows what the bytes mean.
+//! Sockets of a shard. Each is watched by the ring for as long as it lives; what the engine wants
+//! sent is written where its actions are performed, with a plain non-blocking call, and the rest
+//! when the peer makes room. Nothing here knows what the bytes mean.
 
 use core::cell::{Cell, RefCell};
 use core::net::{IpAddr, SocketAddr};
@@ -12,18 +12,18 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use glommio::io::PollableFd;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::base::time::Mono;
 use crate::engine::io::{ConnId, DialError, Input, Side};
 use crate::shard::Shell;
-use crate::shard::event::Event;
+use crate::shard::ring::Token;
 
 /// Pending connections the kernel keeps for a listener; 1,024 overflow under a burst, and an
 /// overflow costs the client a second.
 const LISTEN_BACKLOG: i32 = 4_096;
 
-/// Accepted in a row before other tasks get their turn.
+/// Accepted in a row before other sockets get their turn.
 const ACCEPT_BURST: usize = 64;
 
 /// How long accepting rests when the process is out of descriptors.
@@ -55,83 +55,119 @@ struct Unsent {
     /// Bytes of the first chunk that have left.
     offset: usize,
     bytes: usize,
-    /// A task is writing.
-    writing: bool,
 }
 
 pub struct Conn {
     pub id: ConnId,
-    socket: PollableFd<Socket>,
+    socket: Socket,
     unsent: RefCell<Unsent>,
+    /// The connect is under way.
+    dialing: Cell<bool>,
+    /// There may be something to read.
+    readable: Cell<bool>,
+    /// The peer has ended its side or the connection is broken: there is an end to be read.
+    hangup: Cell<bool>,
+    /// The peer's last byte has been handed on; what is left is to send.
+    ended: Cell<bool>,
     /// The engine will send no more.
     closing: Cell<bool>,
     aborted: Cell<bool>,
-    resume: Event,
+    /// It waits for its turn in `Net::ready`.
+    queued: Cell<bool>,
+    /// Bytes thrown away after the goodbye.
+    lingered: Cell<usize>,
+}
+
+/// What the sockets of a shard have to be seen to for.
+#[derive(Default)]
+pub struct Net {
+    /// Connections that something can be done for, each once.
+    ready: RefCell<VecDeque<Rc<Conn>>>,
+    /// Connections whose large body has left; the engine is told after its turn.
+    sent: RefCell<Vec<ConnId>>,
+    /// Dials that failed on the spot.
+    failed: RefCell<Vec<(ConnId, DialError)>>,
+    listeners: RefCell<Vec<Listener>>,
+    /// No connection is accepted before: the process is out of descriptors.
+    accepts_from: Cell<Mono>,
+    read_buffer: RefCell<Vec<u8>>,
+}
+
+struct Listener {
+    socket: Rc<Socket>,
+    ready: Cell<bool>,
 }
 
 impl Conn {
-    fn fd(&self) -> RawFd {
-        self.socket.get_ref().as_raw_fd()
-    }
-
-    pub fn abort(&self) {
-        self.aborted.set(true);
-        // Wakes a reader and a writer that wait for readiness, and ends a connect under way.
-        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
-        self.resume.notify();
-    }
-
-    /// Waits until all that the engine had to say has left, after the peer's last byte.
-    async fn ended(&self) {
-        let sent = || self.closing.get() && self.unsent.borrow().chunks.is_empty();
-        while !self.aborted.get() && !sent() {
-            self.resume.wait().await;
+    pub fn new(id: ConnId, socket: Socket) -> Conn {
+        Conn {
+            id,
+            socket,
+            unsent: RefCell::default(),
+            dialing: Cell::new(false),
+            readable: Cell::new(false),
+            hangup: Cell::new(false),
+            ended: Cell::new(false),
+            closing: Cell::new(false),
+            aborted: Cell::new(false),
+            queued: Cell::new(false),
+            lingered: Cell::new(0),
         }
     }
 
-    pub fn resume(&self) {
-        self.resume.notify();
+    pub fn token(&self) -> Token {
+        Token::conn(self.id)
     }
 
-    pub fn close(&self) {
-        self.closing.set(true);
-        if self.unsent.borrow().chunks.is_empty() {
-            self.finish_close();
-        }
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
-    fn finish_close(&self) {
-        let _ = self.socket.get_ref().shutdown(Shutdown::Write);
-        self.resume.notify();
+    fn is_sent(&self) -> bool {
+        self.unsent.borrow().chunks.is_empty()
     }
 
-    /// Writes at once what the socket takes. False when something is left for [`write_rest`].
+    /// Writes at once what the socket takes. The chunk comes back when all of it has left.
     fn send_now(&self, chunk: Chunk) -> Result<Option<Chunk>, ()> {
         let mut unsent = self.unsent.borrow_mut();
         if self.aborted.get() {
             return Ok(Some(chunk));
         }
-        if !unsent.chunks.is_empty() {
-            unsent.bytes += chunk.bytes().len();
-            unsent.chunks.push_back(chunk);
-            return Ok(None);
-        }
-        match send(self.fd(), chunk.bytes()) {
-            Ok(written) if written == chunk.bytes().len() => Ok(Some(chunk)),
-            Ok(written) => {
-                unsent.offset = written;
-                unsent.bytes = chunk.bytes().len() - written;
-                unsent.chunks.push_back(chunk);
-                Ok(None)
+        let mut written = 0;
+        if unsent.chunks.is_empty() {
+            match send(self.fd(), chunk.bytes()) {
+                Ok(count) if count == chunk.bytes().len() => return Ok(Some(chunk)),
+                Ok(count) => written = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(()),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                unsent.offset = 0;
-                unsent.bytes = chunk.bytes().len();
-                unsent.chunks.push_back(chunk);
-                Ok(None)
-            }
-            Err(_) => Err(()),
+            unsent.offset = written;
         }
+        unsent.bytes += chunk.bytes().len() - written;
+        unsent.chunks.push_back(chunk);
+        Ok(None)
+    }
+
+    /// Writes more of what waits. True when nothing is left.
+    fn send_more(&self) -> io::Result<bool> {
+        let unsent = &mut *self.unsent.borrow_mut();
+        while let Some(chunk) = unsent.chunks.front() {
+            let rest = &chunk.bytes()[unsent.offset..];
+            match send(self.fd(), rest) {
+                Ok(written) if written == rest.len() => {
+                    unsent.bytes -= written;
+                    unsent.offset = 0;
+                    unsent.chunks.pop_front();
+                }
+                Ok(written) => {
+                    unsent.bytes -= written;
+                    unsent.offset += written;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -155,137 +191,186 @@ fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
+impl Net {
+    pub fn new() -> Net {
+        Net {
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
+            ..Net::default()
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.ready.borrow().is_empty()
+            && self.sent.borrow().is_empty()
+            && self.failed.borrow().is_empty()
+    }
+
+    fn queue(&self, conn: &Rc<Conn>) {
+        if !conn.queued.replace(true) {
+            self.ready.borrow_mut().push_back(conn.clone());
+        }
+    }
+
+    /// When accepting goes on, if it rests.
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        let waits = self.listeners.borrow().iter().any(|it| it.ready.get());
+        waits.then(|| self.accepts_from.get())
+    }
+}
+
+/// The ring has news of a connection.
+pub fn conn_ready(shell: &Shell, conn: &Rc<Conn>, readable: bool, hangup: bool) {
+    conn.readable.set(conn.readable.get() || readable);
+    conn.hangup.set(conn.hangup.get() || hangup);
+    shell.net.queue(conn);
+}
+
+pub fn listener_ready(shell: &Shell, listen: usize) {
+    if let Some(listener) = shell.net.listeners.borrow().get(listen) {
+        listener.ready.set(true);
+    }
+}
+
 /// Sends on a connection; the buffer goes back to the engine's pool when it has left.
-pub fn send_chunk(shell: &Rc<Shell>, conn: &Rc<Conn>, chunk: Chunk) {
+pub fn send_chunk(shell: &Shell, conn: &Rc<Conn>, chunk: Chunk) {
     match conn.send_now(chunk) {
         Ok(Some(Chunk::Owned(buffer))) => shell.recycle(buffer),
-        Ok(Some(Chunk::Shared(_))) => {
-            // Told in a task of its own: the engine is in the middle of a turn.
-            let (shell2, id) = (shell.clone(), conn.id);
-            shell.spawn(async move {
-                shell2.handle(Input::Sent {
-                    conn: id,
-                    all: true,
-                })
-            });
-        }
-        Ok(None) => {
-            if !core::mem::replace(&mut conn.unsent.borrow_mut().writing, true) {
-                shell.spawn(write_rest(shell.clone(), conn.clone()));
-            }
-        }
-        Err(()) => conn.abort(),
+        // Told later: the engine is in the middle of a turn.
+        Ok(Some(Chunk::Shared(_))) => shell.net.sent.borrow_mut().push(conn.id),
+        Ok(None) => {}
+        Err(()) => abort(shell, conn),
     }
 }
 
-async fn write_rest(shell: Rc<Shell>, conn: Rc<Conn>) {
-    loop {
-        let ready = conn.socket.writable().await;
-        if ready.is_err() || conn.aborted.get() {
-            conn.abort();
-            break;
-        }
-        match write_more(&conn) {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(_) => {
-                conn.abort();
-                break;
-            }
-        }
-        shell.handle(Input::Sent {
-            conn: conn.id,
-            all: false,
-        });
+pub fn abort(shell: &Shell, conn: &Rc<Conn>) {
+    if !conn.aborted.replace(true) {
+        let _ = conn.socket.shutdown(Shutdown::Both);
+        shell.net.queue(conn);
     }
-    let mut unsent = conn.unsent.borrow_mut();
-    unsent.writing = false;
-    if conn.aborted.get() {
-        unsent.chunks.clear();
+}
+
+/// The engine wants to read again.
+pub fn resume(shell: &Shell, conn: &Rc<Conn>) {
+    if conn.readable.get() {
+        shell.net.queue(conn);
+    }
+}
+
+/// The engine has said all it had to say.
+pub fn close(shell: &Shell, conn: &Rc<Conn>) {
+    conn.closing.set(true);
+    if conn.is_sent() {
+        let _ = conn.socket.shutdown(Shutdown::Write);
+        shell.net.queue(conn);
+    }
+}
+
+/// Sees once to every socket that something can be done for: one read each, so that a fast sender
+/// does not hold up the others.
+pub fn serve(shell: &Rc<Shell>) {
+    let failed = shell.net.failed.take();
+    for (conn, error) in failed {
+        let result = Err(error);
+        shell.handle(Input::Dialed { conn, result });
+    }
+    accept(shell);
+    let count = shell.net.ready.borrow().len();
+    for _ in 0..count {
+        let Some(conn) = shell.net.ready.borrow_mut().pop_front() else {
+            break;
+        };
+        conn.queued.set(false);
+        serve_conn(shell, &conn);
+    }
+    let mut sent = shell.net.sent.take();
+    for conn in sent.drain(..) {
+        shell.handle(Input::Sent { conn, all: true });
+    }
+    // Bodies sent meanwhile wait for the next round; the larger buffer is kept.
+    let mut next = shell.net.sent.borrow_mut();
+    if next.is_empty() {
+        *next = sent;
+    }
+}
+
+fn serve_conn(shell: &Rc<Shell>, conn: &Rc<Conn>) {
+    if conn.dialing.get() {
+        return finish_dial(shell, conn);
+    }
+    if !conn.aborted.get() && !conn.is_sent() {
+        write_rest(shell, conn);
+    }
+    if conn.aborted.get() || conn.ended.get() {
+        if conn.aborted.get() || conn.closing.get() && conn.is_sent() {
+            finish(shell, conn);
+        }
         return;
     }
-    drop(unsent);
-    if conn.closing.get() {
-        conn.finish_close();
+    let wanted = conn.closing.get() || shell.wants_read(conn.id);
+    if conn.readable.get() && wanted && conn.unsent.borrow().bytes <= UNSENT_BYTES_MAX {
+        read(shell, conn);
     }
-    shell.handle(Input::Sent {
-        conn: conn.id,
-        all: true,
-    });
-    conn.resume.notify();
 }
 
-/// True when nothing is left.
-fn write_more(conn: &Conn) -> io::Result<bool> {
-    let unsent = &mut *conn.unsent.borrow_mut();
-    while let Some(chunk) = unsent.chunks.front() {
-        let rest = &chunk.bytes()[unsent.offset..];
-        match send(conn.fd(), rest) {
-            Ok(written) if written == rest.len() => {
-                unsent.bytes -= written;
-                unsent.offset = 0;
-                unsent.chunks.pop_front();
-            }
-            Ok(written) => {
-                unsent.bytes -= written;
-                unsent.offset += written;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
+fn write_rest(shell: &Rc<Shell>, conn: &Rc<Conn>) {
+    let before = conn.unsent.borrow().bytes;
+    let all = match conn.send_more() {
+        Ok(all) => all,
+        Err(_) => return abort(shell, conn),
+    };
+    if !all && conn.unsent.borrow().bytes == before {
+        return;
     }
-    Ok(true)
+    if all && conn.closing.get() {
+        let _ = conn.socket.shutdown(Shutdown::Write);
+    }
+    let conn = conn.id;
+    shell.handle(Input::Sent { conn, all });
 }
 
-/// Reads until the peer is done, the engine aborts, or an error; then tells the engine.
-async fn read_all(shell: Rc<Shell>, conn: Rc<Conn>) {
-    let mut lingered = 0;
-    while !conn.aborted.get() {
-        let unsent = conn.unsent.borrow().bytes;
-        if unsent > UNSENT_BYTES_MAX || !(conn.closing.get() || shell.wants_read(conn.id)) {
-            conn.resume.wait().await;
-            continue;
+/// One read. An end of any kind is told to the engine.
+fn read(shell: &Rc<Shell>, conn: &Rc<Conn>) {
+    let mut buffer = shell.net.read_buffer.borrow_mut();
+    match receive(conn.fd(), &mut buffer) {
+        Ok(0) if conn.id.side == Side::Out || conn.closing.get() => finish(shell, conn),
+        Ok(0) => {
+            conn.ended.set(true);
+            shell.handle(Input::Ended { conn: conn.id });
+            shell.net.queue(conn);
         }
-        match read_once(&shell, &conn) {
-            Ok(0) if conn.id.side == Side::Out || conn.closing.get() => break,
-            Ok(0) => {
-                shell.handle(Input::Ended { conn: conn.id });
-                conn.ended().await;
-                break;
+        Ok(count) => {
+            // A short read has emptied the socket: the ring tells of all that comes later.
+            if count < buffer.len() && !conn.hangup.get() {
+                conn.readable.set(false);
+            } else {
+                shell.net.queue(conn);
             }
-            Ok(count) => {
-                if conn.closing.get() {
-                    lingered += count;
-                    if lingered > LINGER_BYTES_MAX {
-                        break;
-                    }
-                }
+            if conn.closing.get() {
+                linger(shell, conn, count);
+            } else {
+                let (conn, bytes) = (conn.id, &buffer[..count]);
+                shell.handle(Input::Received { conn, bytes });
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => break,
         }
-        // One read, then the ring: its completions and other tasks come between two reads of a
-        // fast sender. If more has arrived meanwhile the poll completes at once.
-        let reads = !conn.aborted.get() && shell.wants_read(conn.id) || conn.closing.get();
-        if reads && conn.socket.readable().await.is_err() {
-            break;
-        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.readable.set(false),
+        Err(_) => finish(shell, conn),
     }
-    conn.abort();
-    shell.forget(conn.id);
-    shell.handle(Input::Closed { conn: conn.id });
 }
 
-fn read_once(shell: &Rc<Shell>, conn: &Conn) -> io::Result<usize> {
-    let mut buffer = shell.read_buffer.borrow_mut();
-    let count = receive(conn.fd(), &mut buffer)?;
-    if count > 0 && !conn.closing.get() {
-        shell.handle(Input::Received {
-            conn: conn.id,
-            bytes: &buffer[..count],
-        });
+/// A peer that has been told goodbye may finish its sentence, so that it reads the goodbye and not
+/// a reset.
+fn linger(shell: &Rc<Shell>, conn: &Rc<Conn>, count: usize) {
+    conn.lingered.set(conn.lingered.get() + count);
+    if conn.lingered.get() > LINGER_BYTES_MAX {
+        finish(shell, conn);
     }
-    Ok(count)
+}
+
+fn finish(shell: &Rc<Shell>, conn: &Rc<Conn>) {
+    conn.aborted.set(true);
+    if shell.forget(conn) {
+        shell.handle(Input::Closed { conn: conn.id });
+    }
 }
 
 /// Opens a listening socket that all shards share by SO_REUSEPORT.
@@ -322,38 +407,79 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
-/// Accepts for one listen address until shutdown.
-pub async fn accept_all(shell: Rc<Shell>, listen: usize, socket: Socket) {
-    let Ok(listener) = PollableFd::new(socket) else {
-        return;
+/// Accepts from now on.
+pub fn start_listening(shell: &Shell, sockets: Vec<Socket>) {
+    let mut listeners = shell.net.listeners.borrow_mut();
+    for (listen, socket) in sockets.into_iter().enumerate() {
+        shell
+            .ring
+            .borrow_mut()
+            .watch_listener(socket.as_raw_fd(), Token::listener(listen));
+        listeners.push(Listener {
+            socket: Rc::new(socket),
+            ready: Cell::new(true),
+        });
+    }
+}
+
+/// The ring has stopped to watch a listener.
+pub fn watch_listener_again(shell: &Shell, listen: usize) {
+    if let Some(listener) = shell.net.listeners.borrow().get(listen) {
+        let fd = listener.socket.as_raw_fd();
+        let token = Token::listener(listen);
+        shell.ring.borrow_mut().watch_listener(fd, token);
+    }
+}
+
+pub fn stop_listening(shell: &Shell) {
+    let listeners = shell.net.listeners.take();
+    for (listen, listener) in listeners.into_iter().enumerate() {
+        shell.ring.borrow_mut().unwatch(Token::listener(listen));
+        // Refuses new connections at once, although the ring holds on to the socket for a moment.
+        let _ = listener.socket.shutdown(Shutdown::Both);
+    }
+}
+
+fn accept(shell: &Rc<Shell>) {
+    let ready = |listen: usize| {
+        let listeners = shell.net.listeners.borrow();
+        let listener = listeners.get(listen)?;
+        listener.ready.get().then(|| listener.socket.clone())
     };
-    let listener = Rc::new(listener);
-    shell.add_listener(listener.clone());
-    while !shell.stopping() {
-        if listener.readable().await.is_err() {
-            return;
-        }
+    let count = shell.net.listeners.borrow().len();
+    for listen in 0..count {
         for _ in 0..ACCEPT_BURST {
-            if shell.stopping() {
+            // Asked anew each time: what is accepted may end the listening.
+            let Some(socket) = ready(listen) else { break };
+            if shell.now().mono < shell.net.accepts_from.get() {
                 return;
             }
-            match listener.get_ref().accept() {
-                Ok((socket, peer)) => accepted(&shell, listen, socket, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    // A connection that died in the queue is nobody's problem; no descriptors is.
-                    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-                        shell.out_of_descriptors();
-                        glommio::timer::sleep(ACCEPT_REST).await;
-                    }
-                    break;
-                }
+            match socket.accept() {
+                Ok((accepted, peer)) => welcome(shell, listen, accepted, peer),
+                Err(error) => accept_failed(shell, listen, &error),
             }
         }
     }
 }
 
-fn accepted(shell: &Rc<Shell>, listen: usize, socket: Socket, peer: SockAddr) {
+fn accept_failed(shell: &Shell, listen: usize, error: &io::Error) {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            shell.out_of_descriptors();
+            let until = shell.now().mono + ACCEPT_REST;
+            shell.net.accepts_from.set(until);
+        }
+        Some(libc::EAGAIN | libc::EBADF | libc::EINVAL) => {
+            if let Some(listener) = shell.net.listeners.borrow().get(listen) {
+                listener.ready.set(false);
+            }
+        }
+        // A connection that died in the queue is nobody's problem.
+        _ => {}
+    }
+}
+
+fn welcome(shell: &Rc<Shell>, listen: usize, socket: Socket, peer: SockAddr) {
     let local = socket
         .local_addr()
         .ok()
@@ -361,36 +487,27 @@ fn accepted(shell: &Rc<Shell>, listen: usize, socket: Socket, peer: SockAddr) {
     let (Some(peer), Some(local)) = (peer.as_socket(), local) else {
         return;
     };
+    let _ = socket.set_nonblocking(true);
     let _ = socket.set_tcp_nodelay(true);
-    let Ok(socket) = PollableFd::new(socket) else {
-        return;
-    };
     let id = shell.accept(listen, peer, local);
-    let conn = shell.remember(id, socket);
+    shell.remember(Conn::new(id, socket));
     shell.perform();
-    shell.spawn(read_all(shell.clone(), conn));
 }
 
 /// Opens a connection for the engine.
-pub fn dial(shell: &Rc<Shell>, id: ConnId, remote: SocketAddr, source: Option<IpAddr>) {
-    match start_dial(remote, source).and_then(|socket| {
-        PollableFd::new(socket).map_err(|error| io::Error::other(error.to_string()))
-    }) {
+pub fn dial(shell: &Shell, id: ConnId, remote: SocketAddr, source: Option<IpAddr>) {
+    match start_dial(remote, source) {
         Ok(socket) => {
-            let conn = shell.remember(id, socket);
-            shell.spawn(finish_dial(shell.clone(), conn));
+            let conn = Conn::new(id, socket);
+            conn.dialing.set(true);
+            shell.remember(conn);
         }
+        // Told later: the engine is in the middle of a turn.
         Err(error) => {
-            let shell = shell.clone();
-            let result = Err(dial_error(&error));
-            let report = async move { shell.handle(Input::Dialed { conn: id, result }) };
-            shell_spawn(report);
+            let mut failed = shell.net.failed.borrow_mut();
+            failed.push((id, dial_error(&error)));
         }
     }
-}
-
-fn shell_spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
 }
 
 fn start_dial(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
@@ -424,13 +541,12 @@ fn start_dial(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> 
     }
 }
 
-async fn finish_dial(shell: Rc<Shell>, conn: Rc<Conn>) {
-    let ready = conn.socket.writable().await;
-    let socket = conn.socket.get_ref();
-    let failed = match (ready, socket.take_error()) {
-        (Ok(()), Ok(None)) if !conn.aborted.get() => None,
-        (_, Ok(Some(error))) => Some(dial_error(&error)),
-        _ => Some(DialError::TimedOut),
+fn finish_dial(shell: &Rc<Shell>, conn: &Rc<Conn>) {
+    let socket = &conn.socket;
+    let failed = match socket.take_error() {
+        Ok(Some(error)) | Err(error) => Some(dial_error(&error)),
+        Ok(None) if conn.aborted.get() => Some(DialError::TimedOut),
+        Ok(None) => None,
     };
     // A connect that was shut down or reset in between shows as not connected.
     let connected = || socket.peer_addr().and_then(|_| socket.local_addr());
@@ -444,18 +560,16 @@ async fn finish_dial(shell: Rc<Shell>, conn: Rc<Conn>) {
                     .ok_or(DialError::Other("no local address".into()))
             }),
     };
+    conn.dialing.set(false);
     if result.is_err() {
-        shell.forget(conn.id);
-        return shell.handle(Input::Dialed {
-            conn: conn.id,
-            result,
-        });
+        conn.aborted.set(true);
+        shell.forget(conn);
+    } else if conn.readable.get() {
+        // What the host says first is here already.
+        shell.net.queue(conn);
     }
-    shell.handle(Input::Dialed {
-        conn: conn.id,
-        result,
-    });
-    read_all(shell, conn).await;
+    let conn = conn.id;
+    shell.handle(Input::Dialed { conn, result });
 }
 
 fn dial_error(error: &io::Error) -> DialError {
@@ -474,15 +588,4 @@ fn dial_error(error: &io::Error) -> DialError {
 }
 
 /// The buffer that all reads of a shard share: a read is handed on before the next begins.
-pub const READ_BUFFER_BYTES: usize = 256 * 1024;
-
-pub fn new_conn(id: ConnId, socket: PollableFd<Socket>) -> Conn {
-    Conn {
-        id,
-        socket,
-        unsent: RefCell::default(),
-        closing: Cell::new(false),
-        aborted: Cell::new(false),
-        resume: Event::default(),
-    }
-}
+const READ_BUFFER_BYTES: usize = 256 * 1024;
