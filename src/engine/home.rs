@@ -438,6 +438,11 @@ impl Home {
         }
     }
 
+    /// See [`Spool::could_commit`].
+    pub fn could_commit(&self) -> bool {
+        self.spool.could_commit()
+    }
+
     pub fn next_wakeup(&self) -> Option<Mono> {
         [self.spool.next_wakeup(), self.hose.next_wakeup()]
             .into_iter()

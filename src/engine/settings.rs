@@ -52,22 +52,23 @@ impl LinkSettings {
         let held = binding == HELD_BINDING && config.holds_default_mail();
         let delivery = config.delivery(index, domain);
         let binding = config.binding_settings(index).clone();
+        let suspended = delivery.suspend_delivery || held;
         LinkSettings {
             route: route_settings(&delivery, &binding, identity),
             session: Rc::new(session_settings(&delivery, &binding)),
-            queue: Rc::new(queue_settings(&delivery)),
+            queue: Rc::new(queue_settings(&delivery, suspended)),
             aggressiveness: match delivery.connection_allocation_aggressiveness {
                 Aggressiveness::Normal => goal::Aggressiveness::Normal,
                 Aggressiveness::High => goal::Aggressiveness::High,
             },
-            suspended: delivery.suspend_delivery || held,
+            suspended,
             delivery,
             binding,
         }
     }
 }
 
-fn queue_settings(delivery: &DeliverySettings) -> queue::Settings {
+fn queue_settings(delivery: &DeliverySettings, suspended: bool) -> queue::Settings {
     queue::Settings {
         retry_interval: delivery.retry_interval,
         max_retry_interval: delivery.max_retry_interval,
@@ -79,7 +80,12 @@ fn queue_settings(delivery: &DeliverySettings) -> queue::Settings {
         message_expiration: delivery.message_expiration,
         never_attempt_expired: delivery.never_attempt_expired_messages,
         never_retry: delivery.never_retry,
-        max_resident_active: u32::try_from(delivery.max_resident_active_queue).ok(),
+        max_resident_active: if suspended {
+            // Nothing of it will move: its bodies need not be in memory.
+            Some(0)
+        } else {
+            u32::try_from(delivery.max_resident_active_queue).ok()
+        },
         drop_body_after_failures: delivery.drop_body_after_trans_fail,
     }
 }

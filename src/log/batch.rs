@@ -158,14 +158,19 @@ impl Target {
         end + footer + format::TRAILER_BYTES as u64 <= segment_bytes
     }
 
-    /// Copies what the footer wants out of a commit that succeeded.
+    /// Copies what the footer wants out of a commit that succeeded. Only headers are looked at:
+    /// these bytes were encoded here, and have not left memory since.
     pub fn index(&mut self, place: Place, base: u64, bytes: &[u8]) {
-        for (offset, header, _) in frames(place, base, bytes) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..)
+            && let Some(header) = format::decode_frame_header(place, base + at as u64, rest)
+        {
+            let end = at + header.frame_bytes();
             if header.index {
-                let at = (offset - base) as usize;
-                let frame = &bytes[at..at + header.frame_bytes()];
-                format::push_footer_entry(offset as u32, frame, &mut self.footer);
+                let offset = base as u32 + at as u32;
+                format::push_footer_entry(offset, &bytes[at..end], &mut self.footer);
             }
+            at = end;
         }
     }
 }

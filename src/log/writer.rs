@@ -206,6 +206,13 @@ impl Writer {
         self.gathering.is_some()
     }
 
+    /// A commit that somebody waits for gathers and would start at once: a moment to look whether
+    /// more can join it.
+    pub fn could_start(&self) -> bool {
+        let eager = self.gathering.as_ref().is_some_and(|it| it.eager > 0);
+        eager && self.closed.is_empty() && self.flight.is_none() && self.retry_at.is_none()
+    }
+
     /// Makes the next [`Writer::poll`] commit what has gathered.
     pub fn flush(&mut self) {
         if self.gathering.is_some() {

@@ -204,8 +204,9 @@ fn commit(
     };
     let mut ring = shell.ring.borrow_mut();
     match opened.direct {
-        Some(direct) => ring.write_direct(direct, offset, bytes, sync, tag),
-        None => ring.write(opened.file, offset, bytes, sync, tag),
+        Some(direct) if sync => ring.write_direct(direct, offset, bytes, tag),
+        // What need not be on the disk yet is left to the system, which gathers it.
+        _ => ring.write(opened.file, offset, bytes, sync, tag),
     }
 }
 

@@ -46,6 +46,10 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Threads of a shard for what blocks: segments, names, the event log.
 const BACKGROUND_THREADS: usize = 2;
 
+/// How often a commit lets others run and looks what they have brought before it starts: with few
+/// connections twice as many messages share it. It starts at once when they bring nothing.
+const LOOKS_MAX: u32 = 8;
+
 /// Messages taken from the mesh before sockets get their turn.
 const MESH_BURST: usize = 256;
 
@@ -168,6 +172,8 @@ pub struct Shell {
     prepared: Cell<bool>,
     /// The engine may have something for the disk.
     disk_due: Cell<bool>,
+    /// Rounds that the commit that gathers has been put off for.
+    looks: Cell<u32>,
     /// When parked messages are offered to their readers again.
     mesh_retry_at: Cell<Mono>,
     trim_at: Cell<Mono>,
@@ -195,6 +201,7 @@ impl Shell {
             listen_by: now.mono + PREPARE_WAIT,
             prepared: Cell::new(false),
             disk_due: Cell::new(false),
+            looks: Cell::new(0),
             mesh_retry_at: Cell::new(Mono::MAX),
             trim_at: Cell::new(now.mono + TRIM_EVERY),
             quiet: Cell::new(false),
@@ -210,16 +217,30 @@ impl Shell {
         disk::serve(self);
         let more = self.receive_mesh();
         self.see_to_time();
-        // Last, so that all messages of this round share a commit.
-        if self.disk_due.replace(false) {
-            let now = self.now();
-            self.engine
-                .borrow_mut()
-                .start_disk(now, &mut self.outbox.borrow_mut());
-            self.perform();
-        }
+        self.start_disk();
         self.flush_mesh();
         more || !self.net.is_idle() || !self.disk.is_idle() || self.disk_due.get()
+    }
+
+    /// Starts what the disk should do: last in a round, so that all its messages share a commit,
+    /// and not before those who are about to send more of them have had a chance to.
+    fn start_disk(self: &Rc<Self>) {
+        if !self.disk_due.get() {
+            return;
+        }
+        if self.looks.get() < LOOKS_MAX && self.engine.borrow().could_commit() {
+            self.looks.set(self.looks.get() + 1);
+            if self.ring.borrow_mut().look() {
+                return;
+            }
+        }
+        self.looks.set(0);
+        self.disk_due.set(false);
+        let now = self.now();
+        self.engine
+            .borrow_mut()
+            .start_disk(now, &mut self.outbox.borrow_mut());
+        self.perform();
     }
 
     /// Takes what the ring has to tell.

@@ -214,16 +214,10 @@ impl<T> Ring<T> {
         self.begin(Work::new(file, offset, bytes, act, tag));
     }
 
-    /// The same past the page cache, for a file opened so and whole blocks of [`DIRECT_ALIGN`].
-    pub fn write_direct(
-        &mut self,
-        file: Arc<File>,
-        offset: u64,
-        bytes: Vec<u8>,
-        sync: bool,
-        tag: T,
-    ) {
-        let act = if sync { Act::WriteThenSync } else { Act::Write };
+    /// Writes past the page cache, to a file opened so, whole blocks of [`DIRECT_ALIGN`]; then
+    /// syncs the data.
+    pub fn write_direct(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, tag: T) {
+        let act = Act::WriteThenSync;
         let aligned = (bytes.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN);
         let mut work = Work::new(file, offset, bytes, act, tag);
         if !aligned {
@@ -424,15 +418,20 @@ impl<T> Ring<T> {
         passing(entered)
     }
 
-    /// The same, but sleeps until something happens or the time is up.
+    /// Lets others on this core run, then tells whether that has brought anything.
+    pub fn look(&mut self) -> bool {
+        std::thread::yield_now();
+        // A ring that has failed is found out when the shard sleeps.
+        let _ = self.poll();
+        !self.uring.completion().is_empty()
+    }
+
+    /// The same as [`Self::poll`], but sleeps until something happens or the time is up.
     pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         self.unpark();
         if !self.parked.is_empty() {
             return self.poll();
         }
-        // Others on this core may be about to produce work for this shard: what they have ready
-        // by now is handled in one go, and wakes nobody.
-        std::thread::yield_now();
         let entered = match limit {
             None => self.uring.submit_and_wait(1),
             Some(limit) => {
@@ -627,7 +626,7 @@ mod tests {
         let (file, mut ring) = (Arc::new(file), Ring::<u32>::new().unwrap());
         for (n, blocks) in [1, 3, 40, 2].into_iter().enumerate() {
             let bytes = vec![n as u8; blocks * DIRECT_ALIGN];
-            ring.write_direct(file.clone(), 0, bytes.clone(), true, n as u32);
+            ring.write_direct(file.clone(), 0, bytes.clone(), n as u32);
             let done = finished(&mut ring);
             done.result.unwrap();
             assert_eq!(done.bytes, bytes);

@@ -396,6 +396,11 @@ impl Spool {
         self.writer.poll(now).or_else(|| self.poll_compaction(now))
     }
 
+    /// See [`Writer::could_start`].
+    pub fn could_commit(&self) -> bool {
+        self.writer.could_start()
+    }
+
     /// Takes note of how an operation ended.
     pub fn completed(&mut self, now: Now, completion: Completion) -> Completed {
         if self.compaction.awaits(completion.op) {
