@@ -5,10 +5,31 @@ use pelton::sim::planted::Planted;
 use pelton::sim::{Options, run, run_twice};
 
 /// Fresh seeds of one test run; `pelton simulate` is for thousands.
-const SEEDS_FRESH: u64 = 6;
+const SEEDS_FRESH: u64 = 50;
 
 /// Within so many seeds each planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
+
+/// Invariants of section 10 of the design.
+const INVARIANTS: core::ops::RangeInclusive<u8> = 1..=9;
+
+/// Seeds that have failed once, and why.
+const SEEDS_FAILED_ONCE: [(u64, &str); 3] = [
+    (
+        500_987,
+        "a retry time that the event log alone knew, because the disk had refused its record \
+         before the kill, was held against the start after it",
+    ),
+    (
+        202_822_054_063_745,
+        "a queue waited for a connection to end when all had ended",
+    ),
+    (
+        21_031_326_029_012,
+        "a recipient came back because the record of its end was lost with the disk, and the run \
+         ended before it had come to an end again",
+    ),
+];
 
 fn options(seed: u64) -> Options {
     Options {
@@ -32,6 +53,13 @@ fn fresh_seeds_hold_every_invariant() {
 }
 
 #[test]
+fn seeds_that_have_failed_once_hold() {
+    for (seed, why) in SEEDS_FAILED_ONCE {
+        assert_eq!(run(&options(seed)).failure, None, "seed {seed}: {why}");
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [1, 2, 3] {
         let report = run_twice(&options(seed));
@@ -41,34 +69,57 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
-fn every_planted_bug_is_found() {
-    // A planted bug makes engines panic now and then, which is one way of finding it.
-    for planted in Planted::ALL {
-        let found = (1..=SEEDS_TO_FIND).find_map(|seed| {
-            let run_it = if planted == Planted::HashOrder {
-                run_twice
-            } else {
-                run
-            };
-            let report = run_it(&Options {
-                seed,
-                planted: Some(planted),
-                trace: false,
-            });
-            report.failure.map(|failure| (seed, failure))
-        });
-        let (seed, failure) = found.unwrap_or_else(|| panic!("{} not found", planted.name()));
-        println!(
-            "{}: seed {seed}, invariant {}",
-            planted.name(),
-            failure.invariant
-        );
+fn every_invariant_has_a_planted_bug() {
+    for invariant in INVARIANTS {
+        let mut all = Planted::ALL.into_iter();
         assert!(
-            planted.invariants().contains(&failure.invariant) || failure.check == "no panic",
+            all.any(|planted| planted.invariant() == invariant),
+            "nobody knows whether invariant {invariant} can fail"
+        );
+    }
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    for planted in Planted::ALL {
+        let seed = found_at(planted);
+        println!(
+            "{}: invariant {} at seed {seed}",
+            planted.name(),
+            planted.invariant()
+        );
+    }
+}
+
+/// The first seed that finds a planted bug as what it is.
+fn found_at(planted: Planted) -> u64 {
+    let run = match planted {
+        Planted::HashOrder => run_twice,
+        _ => run,
+    };
+    for seed in 1..=SEEDS_TO_FIND {
+        let report = run(&Options {
+            seed,
+            planted: Some(planted),
+            trace: false,
+        });
+        let Some(failure) = report.failure else {
+            continue;
+        };
+        // A planted bug makes engines panic now and then, which is another way of finding it.
+        if failure.check == "no panic" {
+            continue;
+        }
+        if failure.invariant == planted.invariant() {
+            return seed;
+        }
+        assert!(
+            planted.breaks_also().contains(&failure.invariant),
             "{}: found as {} at seed {seed}: {}",
             planted.name(),
             failure.check,
             failure.text
         );
     }
+    panic!("{} is not found", planted.name());
 }

@@ -1,4 +1,8 @@
 //! Cells: the one thing that shards share. A cell is a few atomics; taking from it never blocks.
+//!
+//! What is counted is ordered with all other such counts and with the flags of those who wait for
+//! it (`SeqCst`): who raises a flag and then finds no room is seen by whoever makes room next.
+//! Weaker orders would let both look past each other, and on x86 cost as much.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,17 +21,17 @@ impl LimitCell {
     pub fn reserve(&self, max: u64) -> bool {
         let take = |used| if used < max { Some(used + 1) } else { None };
         self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
             .is_ok()
     }
 
     pub fn release(&self) {
-        let before = self.used.fetch_sub(1, Ordering::Relaxed);
+        let before = self.used.fetch_sub(1, Ordering::SeqCst);
         assert!(before > 0, "released more than was reserved");
     }
 
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::SeqCst)
     }
 }
 
@@ -36,10 +40,6 @@ impl LimitCell {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    pub fn new(value: u64) -> Gauge {
-        Gauge(AtomicU64::new(value))
-    }
-
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }

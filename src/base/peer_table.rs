@@ -31,46 +31,79 @@ impl Default for PeerTable {
 impl PeerTable {
     /// Counts one more for the peer with this hash, unless it has `max` already.
     pub fn reserve(&self, hash: u64, max: u32) -> Option<PeerSlot> {
-        let tag = (hash >> COUNT_BITS).max(1) << COUNT_BITS;
-        let max = u64::from(max).min(COUNT_MASK);
-        for probe in 0..PROBES {
-            let index = (hash as usize).wrapping_add(probe) % SLOTS;
+        let tag = tag_of(hash);
+        loop {
+            let Some(index) = self.place(hash) else {
+                return Some(PeerSlot(None));
+            };
             let slot = &self.slots[index];
-            let mut seen = slot.load(Ordering::Relaxed);
-            loop {
-                let count = seen & COUNT_MASK;
-                let mine = seen & !COUNT_MASK == tag;
-                if !mine && count > 0 {
-                    break;
-                }
-                let count = if mine { count } else { 0 };
-                if count >= max {
+            let mut seen = slot.load(Ordering::SeqCst);
+            // Until another peer has taken the place meanwhile; then there is another place.
+            while let Some(count) = count_of(seen, tag) {
+                if count >= bound(max) {
                     return None;
                 }
                 let next = tag | (count + 1);
-                match slot.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                match slot.compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst) {
                     Ok(_) => return Some(PeerSlot(Some(index as u32))),
                     Err(now) => seen = now,
                 }
             }
         }
-        Some(PeerSlot(None))
     }
 
     /// Whether [`Self::reserve`] would succeed at this moment.
     pub fn has_room(&self, hash: u64, max: u32) -> bool {
-        let tag = (hash >> COUNT_BITS).max(1) << COUNT_BITS;
-        let slots = (0..PROBES).map(|probe| (hash as usize).wrapping_add(probe) % SLOTS);
-        let mut seen = slots.map(|index| self.slots[index].load(Ordering::Relaxed));
-        let mine = seen.find(|seen| seen & !COUNT_MASK == tag);
-        mine.is_none_or(|seen| seen & COUNT_MASK < u64::from(max).min(COUNT_MASK))
+        let Some(index) = self.place(hash) else {
+            return true;
+        };
+        let seen = self.slots[index].load(Ordering::SeqCst);
+        count_of(seen, tag_of(hash)).is_none_or(|count| count < bound(max))
     }
 
     pub fn release(&self, slot: PeerSlot) {
         if let Some(index) = slot.0 {
-            let before = self.slots[index as usize].fetch_sub(1, Ordering::Relaxed);
+            let before = self.slots[index as usize].fetch_sub(1, Ordering::SeqCst);
             assert!(before & COUNT_MASK > 0, "released more than was reserved");
         }
+    }
+
+    /// The slot that bears the peer's name, or else the first empty one. A peer may stand behind a
+    /// slot that has become empty since, so all are looked at up to one that never had a name.
+    fn place(&self, hash: u64) -> Option<usize> {
+        let tag = tag_of(hash);
+        let mut empty = None;
+        for probe in 0..PROBES {
+            let index = (hash as usize).wrapping_add(probe) % SLOTS;
+            let seen = self.slots[index].load(Ordering::SeqCst);
+            if seen & !COUNT_MASK == tag {
+                return Some(index);
+            }
+            if seen & COUNT_MASK == 0 {
+                empty = empty.or(Some(index));
+            }
+            if seen == 0 {
+                break;
+            }
+        }
+        empty
+    }
+}
+
+fn tag_of(hash: u64) -> u64 {
+    (hash >> COUNT_BITS).max(1) << COUNT_BITS
+}
+
+fn bound(max: u32) -> u64 {
+    u64::from(max).min(COUNT_MASK)
+}
+
+/// What a slot counts for the peer with this tag; nothing if another peer has it.
+fn count_of(seen: u64, tag: u64) -> Option<u64> {
+    match seen & COUNT_MASK {
+        _ if seen & !COUNT_MASK == tag => Some(seen & COUNT_MASK),
+        0 => Some(0),
+        _ => None,
     }
 }
 
@@ -97,6 +130,18 @@ mod tests {
         for peer in 0..1_000 {
             assert!(table.reserve(hash(peer), 1).is_some());
         }
+    }
+
+    #[test]
+    fn a_peer_keeps_its_one_place_when_one_before_it_becomes_empty() {
+        let table = PeerTable::default();
+        let first = table.reserve(1 << 32, 9).expect("room");
+        let second = table.reserve(2 << 32, 1).expect("room");
+        table.release(first);
+        assert_eq!(table.reserve(2 << 32, 1), None);
+        assert!(!table.has_room(2 << 32, 1));
+        table.release(second);
+        assert!(table.reserve(2 << 32, 1).is_some());
     }
 
     #[test]

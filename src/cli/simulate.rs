@@ -81,11 +81,13 @@ pub fn run(args: &SimulateArgs) -> i32 {
 }
 
 fn list_planted(name: &str) -> i32 {
-    let names: Vec<_> = Planted::ALL.iter().map(|planted| planted.name()).collect();
     if name == "list" {
-        println!("{}", names.join("\n"));
+        for planted in Planted::ALL {
+            println!("{:16} invariant {}", planted.name(), planted.invariant());
+        }
         return 0;
     }
+    let names: Vec<_> = Planted::ALL.iter().map(|planted| planted.name()).collect();
     eprintln!(
         "pelton: no planted bug is called {name:?}; there are {}",
         names.join(", ")

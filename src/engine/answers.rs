@@ -2,6 +2,7 @@
 
 use crate::base::time::Now;
 use crate::engine::Engine;
+use crate::engine::owner::Limit;
 use crate::engine::query::{Answer, MESSAGES_LISTED_MAX, QUEUES_LISTED_MAX, Query};
 use crate::engine::stats::ShardStats;
 
@@ -56,6 +57,17 @@ impl Engine {
         gauges.spool_stopped = self.home.is_stopped();
         gauges.admission_closed = self.closed_because();
         stats
+    }
+
+    /// Limits that queues of this shard wait under until they are told that a connection has ended,
+    /// and whether each has room.
+    pub fn waits(&self) -> impl Iterator<Item = (Limit, bool)> {
+        self.owner.waits(&self.common)
+    }
+
+    /// Whether a connection of this shard is counted under a limit.
+    pub fn counts_under(&self, limit: Limit) -> bool {
+        self.owner.counts_under(limit)
     }
 
     fn closed_because(&self) -> String {

@@ -1,9 +1,9 @@
 //! What all shards of a process share: a few atomics, given to every engine when it is made.
 
-use crate::base::cells::{Gauge, LimitCell};
-use crate::base::peer_table::PeerTable;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::cells::{Gauge, LimitCell};
+use crate::base::peer_table::PeerTable;
 use crate::types::id::{SHARDS_MAX, ShardId};
 
 #[derive(Default)]
@@ -18,8 +18,9 @@ pub struct Cells {
     pub hosts: PeerTable,
     /// Connections to receiving hosts, `server_max_outbound_connections`.
     pub outgoing: LimitCell,
-    /// Connections to receiving hosts that the process has file descriptors for.
-    pub outgoing_max: Gauge,
+    /// Connections to receiving hosts that the process has file descriptors for. Nothing changes
+    /// it while shards run: who waits for a place needs no word of it.
+    pub outgoing_max: u64,
     /// Free bytes of the spool's file system, sampled by control.
     pub disk_free: Gauge,
     /// Resident memory of the process, sampled by control.
@@ -29,7 +30,7 @@ pub struct Cells {
     slot_waiters: SlotWaiters,
 }
 
-/// Which shards wait for a slot under a process-wide connection limit: one bit per shard.
+/// Which shards have queues that wait under a process-wide connection limit: one bit per shard.
 #[derive(Default)]
 struct SlotWaiters([AtomicU64; WORDS]);
 
@@ -40,27 +41,33 @@ impl Cells {
         let sessions_per_listen = (0..listens).map(|_| LimitCell::new()).collect();
         Cells {
             sessions_per_listen,
-            outgoing_max: Gauge::new(u64::MAX),
+            outgoing_max: u64::MAX,
             ..Cells::default()
         }
     }
 
-    /// From now on a freed slot is announced to this shard, once.
-    pub fn wait_for_slot(&self, shard: ShardId) {
+    /// Says whether queues of this shard wait for a connection to end. The end of any connection
+    /// is announced to a shard from when it has said so until it says otherwise, so it looks once
+    /// more for room after it has said so.
+    pub fn set_waiting(&self, shard: ShardId, waits: bool) {
         let (word, bit) = (shard.index() / 64, 1 << (shard.index() % 64));
-        self.slot_waiters.0[word].fetch_or(bit, Ordering::SeqCst);
+        let bits = &self.slot_waiters.0[word];
+        match waits {
+            true => bits.fetch_or(bit, Ordering::SeqCst),
+            false => bits.fetch_and(!bit, Ordering::SeqCst),
+        };
     }
 
-    /// The shards to tell that a slot is free; each is named once.
-    pub fn take_slot_waiters(&self) -> impl Iterator<Item = ShardId> + '_ {
+    /// The shards to tell that a connection has ended. Asked after its places have been given back.
+    pub fn waiting(&self) -> impl Iterator<Item = ShardId> + '_ {
         let words = self.slot_waiters.0.iter().enumerate();
         words.flat_map(|(word, bits)| {
-            let waiting = match bits.load(Ordering::SeqCst) {
-                0 => 0,
-                _ => bits.swap(0, Ordering::SeqCst),
-            };
-            let set = (0..64).filter(move |bit| waiting & (1 << bit) != 0);
-            set.map(move |bit| ShardId((word * 64 + bit) as u8))
+            let mut left = bits.load(Ordering::SeqCst);
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then(|| ShardId((word * 64 + bit) as u8))
+            })
         })
     }
 }
@@ -70,13 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_waiting_shard_is_told_once() {
+    fn a_shard_is_told_from_when_it_waits_until_it_does_not() {
         let cells = Cells::new(1);
+        let waiting = || cells.waiting().map(|it| it.0).collect::<Vec<_>>();
         for shard in [1, 70, 127, 70] {
-            cells.wait_for_slot(ShardId(shard));
+            cells.set_waiting(ShardId(shard), true);
         }
-        let told: Vec<_> = cells.take_slot_waiters().collect();
-        assert_eq!(told, [ShardId(1), ShardId(70), ShardId(127)]);
-        assert_eq!(cells.take_slot_waiters().count(), 0);
+        assert_eq!(waiting(), [1, 70, 127]);
+        assert_eq!(waiting(), [1, 70, 127]);
+        cells.set_waiting(ShardId(70), false);
+        assert_eq!(waiting(), [1, 127]);
     }
 }

@@ -172,8 +172,11 @@ pub enum MeshMessage {
         batch: BatchId,
         content: Option<Arc<Content>>,
     },
-    /// A slot under a process-wide connection limit is free; the receiver had asked.
-    SlotFree,
+    /// A connection to a receiving host has ended, and the receiver has queues that wait for one.
+    SlotFree {
+        /// Of its host and the stanza that limits it, if there is one.
+        host: Option<u64>,
+    },
 }
 
 /// An outcome on its way home, with what its event tells.

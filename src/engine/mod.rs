@@ -262,6 +262,11 @@ impl Engine {
         self.finish_shutdown(now, out);
     }
 
+    /// Whether [`Self::start_disk`] would start a commit that somebody waits for.
+    pub fn could_commit(&self) -> bool {
+        self.home.could_commit()
+    }
+
     /// Takes an input and leaves the disk alone: whoever has several inputs at hand takes them all
     /// and then calls [`Self::start_disk`], so that their messages share a commit.
     pub fn take(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
@@ -382,7 +387,7 @@ impl Engine {
             }
             MeshMessage::Fetch { batch } => self.home.fetch(turn, from, batch),
             MeshMessage::Body { batch, content } => self.owner.body(turn, batch, content),
-            MeshMessage::SlotFree => self.owner.slot_free(),
+            MeshMessage::SlotFree { host } => self.owner.slot_free(host),
         }
     }
 

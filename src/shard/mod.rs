@@ -174,6 +174,8 @@ pub struct Shell {
     disk_due: Cell<bool>,
     /// Rounds that the commit that gathers has been put off for.
     looks: Cell<u32>,
+    /// The engine's next moment, as of the end of the last round.
+    wakeup_at: Cell<Mono>,
     /// When parked messages are offered to their readers again.
     mesh_retry_at: Cell<Mono>,
     trim_at: Cell<Mono>,
@@ -202,6 +204,7 @@ impl Shell {
             prepared: Cell::new(false),
             disk_due: Cell::new(false),
             looks: Cell::new(0),
+            wakeup_at: Cell::new(Mono::MAX),
             mesh_retry_at: Cell::new(Mono::MAX),
             trim_at: Cell::new(now.mono + TRIM_EVERY),
             quiet: Cell::new(false),
@@ -292,12 +295,8 @@ impl Shell {
 
     fn see_to_time(self: &Rc<Self>) {
         let now = self.now();
-        if self
-            .engine
-            .borrow()
-            .next_wakeup()
-            .is_some_and(|at| at <= now.mono)
-        {
+        if self.wakeup_at.get() <= now.mono {
+            self.wakeup_at.set(Mono::MAX);
             // The disk's moment, perhaps: seen to at once, or it would come again.
             self.engine
                 .borrow_mut()
@@ -345,6 +344,8 @@ impl Shell {
 
     /// Until something happens, or the time of something comes.
     fn sleep(&self, more: bool) -> std::io::Result<()> {
+        let wakeup = self.engine.borrow().next_wakeup();
+        self.wakeup_at.set(wakeup.unwrap_or(Mono::MAX));
         let mut ring = self.ring.borrow_mut();
         if more {
             return ring.poll();
@@ -355,7 +356,7 @@ impl Shell {
         }
         let waits_to_listen = self.sockets.borrow().is_some();
         let times = [
-            self.engine.borrow().next_wakeup(),
+            wakeup,
             self.net.next_wakeup(),
             waits_to_listen.then_some(self.listen_by),
             Some(self.mesh_retry_at.get().min(self.trim_at.get())),

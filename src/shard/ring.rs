@@ -681,7 +681,7 @@ mod tests {
         let token = Token::conn(id);
         assert_eq!((token.side(), token.index()), (Some(Side::In), 0));
         ring.watch_conn(server.as_raw_fd(), token);
-        let mut ready = |ring: &mut Ring<u32>| match wait_for(ring) {
+        let ready = |ring: &mut Ring<u32>| match wait_for(ring) {
             Done::Ready {
                 token: found,
                 hangup,

@@ -127,6 +127,8 @@ pub enum Check {
     /// 7: everything drains in bounded time, and shuts down in bounded time.
     Drained,
     ShutDown,
+    /// 7: who waits for a connection to end has one to wait for.
+    Waits,
     /// 7: after that a start finds nothing.
     NothingLeft,
     /// 8: no container over its bound.
@@ -219,7 +221,7 @@ pub const FAULTS: [&str; 45] = [
     "host slow",
 ];
 
-pub const CHECKS: [&str; 25] = [
+pub const CHECKS: [&str; 26] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
@@ -241,6 +243,7 @@ pub const CHECKS: [&str; 25] = [
     "6 events fold to counters",
     "7 drains in bounded time",
     "7 shuts down in bounded time",
+    "7 waits have a cause",
     "7 nothing left after the end",
     "8 bounds of containers",
     "8 answers agree",

@@ -71,20 +71,33 @@ pub struct Recipient {
     pub owed: bool,
     pub deliveries: Vec<Delivery>,
     pub ended: Option<Ended>,
+    ended_told: Option<Told>,
     /// A host has refused it for good.
     pub rejected: bool,
-    /// It came back after its end because the disk had refused the record of it.
-    pub tainted: bool,
     attempts: u32,
     attempts_of_life: u32,
     attempt_life: u32,
     /// When the host heard of it last, answered or not.
     pending_us: u64,
     attempt_us: u64,
-    due: Option<Wall>,
+    due: Option<Due>,
     /// A reply was lost in this life, so an event must tell of a possible duplicate.
     lost_in: Option<u32>,
     possible_duplicate_told: bool,
+}
+
+/// The next attempt, as an event has told it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Wall,
+    told: Told,
+}
+
+/// When an event came into the event log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    life: u32,
+    at_us: u64,
 }
 
 impl Recipient {
@@ -285,13 +298,18 @@ impl Ledger {
         } else if let Some(due) = due
             && !went_back
         {
-            self.check(Check::NotBeforeDueRestart, wall >= due, || {
-                format!(
-                    "{who:?} is tried after a restart at {}, due at {}",
-                    wall.rfc3339(),
-                    due.rfc3339()
-                )
-            });
+            let forgotten = self.is_record_lost(due.told);
+            self.check(
+                Check::NotBeforeDueRestart,
+                wall >= due.at || forgotten,
+                || {
+                    format!(
+                        "{who:?} is tried after a restart at {}, due at {}",
+                        wall.rfc3339(),
+                        due.at.rfc3339()
+                    )
+                },
+            );
         }
         if !went_back {
             let end_us = known_us + limits.expiration_s * SECOND + WIRE_SLACK_US;
@@ -300,6 +318,11 @@ impl Ledger {
                 format!("{who:?} is tried at the age of {age} s")
             });
         }
+    }
+
+    /// Whether a start may know nothing of an outcome that was told at that moment.
+    fn is_record_lost(&self, told: Told) -> bool {
+        self.lives.may_have_lost_record(told.life, told.at_us)
     }
 
     /// The engine has heard what a host says to an attempt, so it counts: one that found the

@@ -68,6 +68,27 @@ impl World {
         );
     }
 
+    /// A queue that waits for a connection to end waits for one that there is, or word of the end
+    /// is on its way.
+    pub fn check_waits(&mut self) {
+        let Some(process) = self.process.as_ref().filter(|it| !it.draining) else {
+            return;
+        };
+        let engines = &process.engines;
+        for (shard, engine) in engines.iter().enumerate() {
+            for (limit, has_room) in engine.waits() {
+                let has_cause = !has_room && engines.iter().any(|it| it.counts_under(limit));
+                let holds = has_cause || process.is_told(shard, limit);
+                self.ledger.check(Check::Waits, holds, || {
+                    format!(
+                        "shard {shard}: a queue waits for a connection to end, and there is none: \
+                         {limit:?}"
+                    )
+                });
+            }
+        }
+    }
+
     fn check_bounds(&mut self, stats: &ShardStats) {
         let scenario = &self.scenario;
         let shards = self.process.as_ref().map_or(1, |it| it.shards()) as u64;

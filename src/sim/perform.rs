@@ -9,6 +9,7 @@ use crate::engine::io::ConnId;
 use crate::engine::io::DialError;
 use crate::engine::io::Input;
 use crate::engine::io::MeshMessage;
+use crate::engine::io::Settled;
 use crate::engine::io::Side;
 use crate::engine::io::ToControl;
 use crate::hose::HoseOp;
@@ -26,6 +27,7 @@ use crate::sim::trace::digest;
 use crate::sim::world::End;
 use crate::sim::world::Event;
 use crate::sim::world::World;
+use crate::types::outcome::OutcomeKind;
 
 impl World {
     /// Gives an engine an input and does what it wants done.
@@ -39,6 +41,7 @@ impl World {
         }
         process.engines[shard].handle(now, input, &mut process.outbox);
         self.perform(shard);
+        self.check_waits();
     }
 
     pub fn perform(&mut self, shard: usize) {
@@ -369,22 +372,28 @@ impl World {
         }
     }
 
-    fn mesh_sends(&mut self, from: usize, to: usize, message: MeshMessage) {
+    fn mesh_sends(&mut self, from: usize, to: usize, mut message: MeshMessage) {
         let act = match &message {
             MeshMessage::Arrivals { .. } => Act::MeshArrivals,
             MeshMessage::Settled(_) => Act::MeshSettled,
             MeshMessage::Fetch { .. } => Act::MeshFetch,
             MeshMessage::Body { .. } => Act::MeshBody,
-            MeshMessage::SlotFree => Act::MeshSlotFree,
+            MeshMessage::SlotFree { .. } => Act::MeshSlotFree,
         };
         self.act(act, from, to as u64);
         let lost = match act {
             Act::MeshArrivals => self.is_planted(Planted::LostArrival, 20),
             Act::MeshSettled => self.is_planted(Planted::LostOutcome, 20),
+            Act::MeshSlotFree => self.is_planted(Planted::LostWakeup, 20),
             _ => false,
         };
         if lost {
             return;
+        }
+        if let MeshMessage::Settled(settled) = &mut message
+            && self.is_planted(Planted::SecondEnd, 20)
+        {
+            settled.extend(second_end(settled));
         }
         let slow = self.switches.slow_mesh;
         let took_us = match slow {
@@ -451,6 +460,14 @@ impl World {
             }
         }
     }
+}
+
+/// Another end for a recipient that was delivered.
+fn second_end(settled: &[Settled]) -> Option<Settled> {
+    let is_delivered = |it: &&Settled| it.outcome.kind == OutcomeKind::Delivered;
+    let mut again = settled.iter().find(is_delivered)?.clone();
+    again.outcome.kind = OutcomeKind::Expired;
+    Some(again)
 }
 
 /// A letter behind the header becomes another one.

@@ -22,6 +22,7 @@ use crate::engine::io::Input;
 use crate::engine::io::MeshMessage;
 use crate::engine::io::Outbox;
 use crate::engine::io::ToShard;
+use crate::engine::owner::Limit;
 use crate::engine::owner_of;
 use crate::engine::settings::Identity;
 use crate::hose;
@@ -95,6 +96,17 @@ impl Process {
         self.engines.len()
     }
 
+    /// Word is on its way to a shard that a connection under this limit has ended.
+    pub fn is_told(&self, shard: usize, limit: Limit) -> bool {
+        let to_it = self.mesh.iter().skip(shard).step_by(self.shards());
+        let mut messages = to_it.flatten();
+        messages.any(|message| match (message, limit) {
+            (MeshMessage::SlotFree { .. }, Limit::Process) => true,
+            (MeshMessage::SlotFree { host }, Limit::Host(hash)) => *host == Some(hash),
+            _ => false,
+        })
+    }
+
     /// A shard that has said that it is drained stops.
     pub fn runs(&self, shard: usize) -> bool {
         self.drained.get(shard).is_some_and(|drained| !drained)
@@ -144,14 +156,13 @@ impl World {
             }
         }
         self.note(2, shards as u64, || format!("a process of {shards} shards"));
-        let excused = self.ledger.lives.lost_what_failed();
         self.ledger.lives.begin();
         self.disk.slowest_us = 0;
         let config = self.load(shards, 0);
         let mut homes = self.recover(shards);
         let arrivals = homes.iter().flat_map(|home| &home.arrivals);
         let unreported = homes.iter().flat_map(|home| &home.unreported);
-        self.ledger.recovered(arrivals, unreported, excused);
+        self.ledger.recovered(arrivals, unreported);
         let cells: Vec<Arc<Cells>> = match self.planted {
             Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
             _ => {

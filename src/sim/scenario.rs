@@ -82,7 +82,8 @@ pub struct HostPlan {
     pub manners: Manners,
 }
 
-/// Limits of the config that the checks compare with. The same in every generation of a run.
+/// Limits of the config that the checks compare with. Those of connections going out are lower in
+/// some generations of a run, the others are always the same.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub outgoing: u64,
@@ -244,6 +245,7 @@ impl Scenario {
             limits.sessions_per_listen, limits.sessions_per_peer,
         );
         for (host, limit) in self.hosts.iter().zip(limits.per_host) {
+            let limit = at_most(limit, generation, prng);
             let by_name = host.name == self.hosts[1 % self.hosts.len()].name;
             let name = match by_name {
                 true => host.name.clone(),
@@ -286,10 +288,13 @@ impl Scenario {
             ),
             (
                 "Server_Max_Outbound_Connections",
-                limits.outgoing.to_string(),
+                at_most(limits.outgoing, generation, prng).to_string(),
             ),
             ("Service_Sessions", limits.sessions.to_string()),
-            ("Max_Outbound_Connections", limits.per_queue.to_string()),
+            (
+                "Max_Outbound_Connections",
+                at_most(limits.per_queue, generation, prng).to_string(),
+            ),
             (
                 "Max_Deliveries_Per_Connection",
                 limits.deliveries_per_connection.to_string(),
@@ -380,6 +385,14 @@ impl Scenario {
     /// 8-bit mail is converted for hosts that do not take it.
     pub fn converts(&self) -> bool {
         self.options.eight_bit == "convert"
+    }
+}
+
+/// A limit in one generation: the first has it as it is.
+fn at_most(limit: u64, generation: u64, prng: &mut Prng) -> u64 {
+    match generation {
+        0 => limit,
+        _ => prng.between(1, limit),
     }
 }
 

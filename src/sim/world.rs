@@ -22,6 +22,7 @@ use crate::sim::planted::Planted;
 use crate::sim::process::Process;
 use crate::sim::scenario::Domain;
 use crate::sim::scenario::Happening;
+use crate::sim::scenario::MESSAGES_MIN;
 use crate::sim::scenario::SECOND;
 use crate::sim::scenario::Scenario;
 use crate::sim::schedule::Schedule;
@@ -413,6 +414,11 @@ impl World {
 
     /// The last shutdown is through: what is left on disk is all there is.
     pub fn finish(&mut self) {
+        let handed_over = self.ledger.counts.messages;
+        self.ledger
+            .check(Check::Drained, handed_over >= MESSAGES_MIN, || {
+                format!("only {handed_over} messages were handed over")
+            });
         self.check_nothing_left();
         self.check_fold();
         self.ledger.check_end();

@@ -71,9 +71,10 @@ pub(super) fn setups(
     report_recovery(options, &homes, clock.now().mono.since(began));
     let clean = startup::ended_clean(base, &spool_file);
     let arrivals = by_owner(options, &mut homes, shards, clean, clock.now().wall);
-    let cells = Arc::new(Cells::new(smtp_addresses(config).len()));
+    let mut cells = Cells::new(smtp_addresses(config).len());
     // Half of the descriptors are for clients, files and what comes.
-    cells.outgoing_max.set(startup::descriptors() / 2);
+    cells.outgoing_max = startup::descriptors() / 2;
+    let cells = Arc::new(cells);
     sample(&cells, config);
     let identity = identity(options, config);
     let mut setups = Vec::new();

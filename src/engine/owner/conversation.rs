@@ -7,7 +7,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Mono, Now};
 use crate::deliver::session::{Event, Job, JobId, Piece, Reach, RecipientToken, Session};
 use crate::engine::Turn;
-use crate::engine::io::{Action, DialError, Level, MeshMessage};
+use crate::engine::io::{Action, DialError, Level};
 use crate::engine::owner::ending::Answered;
 use crate::engine::owner::{OpenJob, Outgoing, Owner, Timer, Way, conn_id};
 use crate::engine::recorder::Flight;
@@ -425,7 +425,7 @@ impl Owner {
             host,
             jobs,
             timer,
-            host_slot,
+            places,
             ..
         } = *outgoing;
         if let Some((_, timer)) = timer {
@@ -442,11 +442,9 @@ impl Owner {
                 self.host_load.swap_remove(&host.address.ip());
             }
         }
-        turn.common.cells.outgoing.release();
-        if let Some(slot) = host_slot {
-            turn.common.cells.hosts.release(slot);
-        }
-        self.announce_slot(turn);
+        self.release(turn, places);
+        // With one connection less it looks for its own ways again, behind those who waited.
+        self.lines.leave(queue);
         if let Some(link) = self.links.get_mut(&queue) {
             link.drop_connection(key);
             if link.connections.is_empty()
@@ -456,20 +454,6 @@ impl Owner {
             }
         }
         self.mark(queue);
-    }
-
-    fn announce_slot(&mut self, turn: &mut Turn<'_>) {
-        let cells = turn.common.cells.clone();
-        for shard in cells.take_slot_waiters() {
-            if shard == turn.common.shard {
-                self.slot_free();
-            } else {
-                turn.out.push(Action::Mesh {
-                    to: shard,
-                    message: MeshMessage::SlotFree,
-                });
-            }
-        }
     }
 }
 

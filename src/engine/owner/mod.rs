@@ -9,6 +9,7 @@
 mod conversation;
 mod ending;
 mod pump;
+mod slots;
 pub mod view;
 
 use core::net::IpAddr;
@@ -17,7 +18,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::Map;
-use crate::base::peer_table::PeerSlot;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Mono, Now};
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
@@ -29,6 +29,7 @@ use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side};
+use crate::engine::owner::slots::{Lines, Places};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
@@ -37,8 +38,13 @@ use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
 use crate::types::message::{Arrival, Content};
 
+pub use self::slots::Limit;
+
 /// Distinct settings kept for sharing among links of a binding.
 const SETTINGS_SHARED_MAX: usize = 64;
+
+/// Queues that are woken in one turn because of room under a limit; the rest in the next ones.
+const WAKES_PER_TURN_MAX: usize = 256;
 
 /// One queue's way out.
 struct Link {
@@ -57,7 +63,6 @@ struct Link {
     /// Rests of the whole queue in a row, for their growing length.
     rests: u32,
     dirty: bool,
-    waits_for_slot: bool,
 }
 
 enum Way {
@@ -83,7 +88,7 @@ struct Outgoing {
     over: bool,
     jobs: Vec<OpenJob>,
     timer: Option<(Mono, TimerKey)>,
-    host_slot: Option<PeerSlot>,
+    places: Places,
 }
 
 /// A message that a connection is working on.
@@ -112,7 +117,8 @@ pub struct Owner {
     dirty: VecDeque<QueueId>,
     /// Connections whose session may have something to send.
     touched: Vec<Key>,
-    slot_waiters: Vec<QueueId>,
+    /// Queues that wait for a connection to end, here or on another shard.
+    lines: Lines,
     /// Jobs whose body is on its way from their home.
     fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
     timers: TimerWheel<Timer>,
@@ -141,7 +147,7 @@ impl Owner {
             host_load: Map::default(),
             dirty: VecDeque::new(),
             touched: Vec::new(),
-            slot_waiters: Vec::new(),
+            lines: Lines::default(),
             fetching: Map::default(),
             timers: TimerWheel::new(now.mono),
             shared_settings: Map::default(),
@@ -211,6 +217,8 @@ impl Owner {
     /// A new generation applies at the next connection, and at once to what a queue decides.
     pub fn reload(&mut self, turn: &mut Turn<'_>) {
         self.shared_settings.clear();
+        // Limits may have changed: all queues are looked at, and who still waits joins again.
+        self.lines.leave_all();
         let queues: Vec<QueueId> = self.links.keys().copied().collect();
         for queue in queues {
             let Some(link) = self.links.get(&queue) else {
@@ -246,25 +254,27 @@ impl Owner {
 
     /// Looks at every queue for which something has changed in this turn.
     pub fn settle_turn(&mut self, turn: &mut Turn<'_>) {
-        while let Some(queue) = self.dirty.pop_front() {
+        let mut wakes = 0;
+        loop {
+            // Who waits for a place comes before who has just given one back.
+            while wakes < WAKES_PER_TURN_MAX
+                && let Some(queue) = self.lines.next(&turn.common.cells)
+            {
+                wakes += 1;
+                self.pump(turn, queue);
+            }
+            let Some(queue) = self.dirty.pop_front() else {
+                break;
+            };
             if let Some(link) = self.links.get_mut(&queue) {
                 link.dirty = false;
                 self.pump(turn, queue);
             }
         }
+        self.lines.show(&turn.common.cells, turn.common.shard);
         // Only now, so that a body, the next envelope and further messages leave in one send.
         while let Some(key) = self.touched.pop() {
             self.send_output(turn, key);
-        }
-    }
-
-    /// A slot under a process-wide limit is free again.
-    pub fn slot_free(&mut self) {
-        for queue in core::mem::take(&mut self.slot_waiters) {
-            if let Some(link) = self.links.get_mut(&queue) {
-                link.waits_for_slot = false;
-            }
-            self.mark(queue);
         }
     }
 
@@ -309,6 +319,7 @@ impl Owner {
                 Wake::Active(queue) => self.mark(queue),
                 Wake::Expired(entry) => self.expired(turn, entry),
                 Wake::Forgotten(queue) => {
+                    self.lines.leave(queue);
                     self.links.swap_remove(&queue);
                 }
             }
@@ -324,7 +335,8 @@ impl Owner {
     }
 
     pub fn next_wakeup(&self) -> Option<Mono> {
-        [self.queues.next_wakeup(), self.timers.next()]
+        let waiters = self.lines.is_due().then_some(Mono(0));
+        [self.queues.next_wakeup(), self.timers.next(), waiters]
             .into_iter()
             .flatten()
             .min()
@@ -394,7 +406,6 @@ impl Link {
             trying_since: None,
             rests: 0,
             dirty: false,
-            waits_for_slot: false,
         }
     }
 }

@@ -3,16 +3,16 @@
 
 use core::time::Duration;
 
-use crate::base::peer_table::PeerSlot;
 use crate::base::prng::hash_bytes;
 use crate::base::time::Mono;
-use crate::config::{Blackhole, HostLimit};
+use crate::config::Blackhole;
 use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
 use crate::deliver::hosts::{Choice, DelayLimits};
 use crate::deliver::route::{Host, Plan, Planned, plan};
 use crate::deliver::session::Session;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
+use crate::engine::owner::slots::{Bound, Limit, Places};
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
 use crate::types::outcome::{OutcomeKind, Stage};
@@ -31,6 +31,13 @@ const DNS_REST_MIN: Duration = Duration::from_secs(5);
 
 /// The longest one: what is wrong may be mended at any time, here or there.
 const WAY_REST_MAX: Duration = Duration::from_secs(300);
+
+/// Why no connection is opened now.
+enum Obstacle {
+    /// These limits are reached. One of them must get room.
+    Reached(Vec<Bound>),
+    Resting(Mono),
+}
 
 impl Owner {
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
@@ -152,15 +159,36 @@ impl Owner {
             return;
         };
         for _ in 0..wanted {
-            match self.choose(turn, queue, &plan) {
-                Choice::Host(index) => {
-                    if !self.dial(turn, queue, plan.hosts[index].clone()) {
-                        return;
-                    }
-                }
-                Choice::Full => return self.wait_for_slot(turn, queue),
-                Choice::Resting(until) => return self.rest(turn, queue, &plan, until),
+            if !self.open_or_wait(turn, queue, &plan) {
+                return;
             }
+        }
+    }
+
+    /// Opens one connection. If a limit that spans shards is against it, the queue stands in line
+    /// for it before the last look, so that what is freed in between is either seen or announced.
+    fn open_or_wait(&mut self, turn: &mut Turn<'_>, queue: QueueId, plan: &Plan) -> bool {
+        loop {
+            let reached = match self.open_one(turn, queue, plan) {
+                Ok(()) => {
+                    self.lines.leave(queue);
+                    return true;
+                }
+                Err(Obstacle::Resting(until)) => {
+                    self.lines.leave(queue);
+                    self.rest(turn, queue, plan, until);
+                    return false;
+                }
+                Err(Obstacle::Reached(reached)) => reached,
+            };
+            let mut joined = false;
+            for bound in reached {
+                joined |= self.lines.join(queue, bound);
+            }
+            if !joined {
+                return false;
+            }
+            self.lines.show(&turn.common.cells, turn.common.shard);
         }
     }
 
@@ -168,7 +196,7 @@ impl Owner {
         let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
             return 0;
         };
-        if link.waits_for_slot || view.rests_until().is_some() {
+        if self.lines.has(queue) || view.rests_until().is_some() {
             return 0;
         }
         let active = view.count(State::Active) as usize + link.ready.len();
@@ -286,40 +314,65 @@ impl Owner {
             .rest(turn.now, queue, turn.now.mono + Duration::from_millis(1));
     }
 
-    fn choose(&mut self, turn: &mut Turn<'_>, queue: QueueId, plan: &Plan) -> Choice {
-        let Some(link) = self.links.get(&queue) else {
-            return Choice::Full;
+    /// Dials the host that is next, if it has room.
+    fn open_one(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        plan: &Plan,
+    ) -> Result<(), Obstacle> {
+        let mut reached = Vec::new();
+        let index = match self.choose(turn, queue, plan, &mut reached) {
+            Choice::Host(index) => index,
+            Choice::Full => return Err(Obstacle::Reached(reached)),
+            Choice::Resting(until) => return Err(Obstacle::Resting(until)),
         };
-        let (load, cells) = (&self.host_load, &turn.common.cells);
-        let config = &turn.common.generation.config;
-        let binding = config.binding_by_name(&link.binding);
+        let host = plan.hosts[index].clone();
+        let bound = self.host_bound(turn, queue, &host);
+        let places = self.reserve(turn, process_bound(turn), bound);
+        let places = places.map_err(|reached| Obstacle::Reached(vec![reached]))?;
+        self.dial(turn, queue, host, places);
+        Ok(())
+    }
+
+    /// The host for one more connection; `reached` gets the limits of those that have no room.
+    fn choose(
+        &self,
+        turn: &Turn<'_>,
+        queue: QueueId,
+        plan: &Plan,
+        reached: &mut Vec<Bound>,
+    ) -> Choice {
         self.hosts.choose(turn.now.mono, plan, |host| {
+            if let Some(bound) = self.host_bound(turn, queue, host)
+                && !bound.has_room(&turn.common.cells)
+            {
+                reached.push(bound);
+                return None;
+            }
             let ip = host.address.ip();
-            let limit = binding.and_then(|it| config.host_connection_limit(it, &host.name, ip));
-            let full = limit.is_some_and(|limit| {
-                !cells
-                    .hosts
-                    .has_room(host_hash(&limit.stanza, host), limit.limit)
-            });
-            (!full).then(|| load.get(&ip).copied().unwrap_or(0))
+            Some(self.host_load.get(&ip).copied().unwrap_or(0))
         })
     }
 
-    /// False if a process-wide limit does not allow it now.
-    fn dial(&mut self, turn: &mut Turn<'_>, queue: QueueId, host: Host) -> bool {
+    /// The limit of a host for the binding of a queue, if it has one.
+    fn host_bound(&self, turn: &Turn<'_>, queue: QueueId, host: &Host) -> Option<Bound> {
+        let link = self.links.get(&queue)?;
+        let (config, ip) = (&turn.common.generation.config, host.address.ip());
+        let binding = config.binding_by_name(&link.binding)?;
+        let found = config.host_connection_limit(binding, &host.name, ip)?;
+        let hash = hash_bytes(format!("{}\0{ip}", found.stanza).as_bytes());
+        Some(Bound {
+            limit: Limit::Host(hash),
+            max: found.limit,
+        })
+    }
+
+    fn dial(&mut self, turn: &mut Turn<'_>, queue: QueueId, host: Host, places: Places) {
         let Some(link) = self.links.get(&queue) else {
-            return false;
+            return self.release(turn, places);
         };
-        let config = turn.common.generation.config.clone();
         let ip = host.address.ip();
-        let max = u64::from(config.global().server_max_outbound_connections)
-            .min(turn.common.cells.outgoing_max.get());
-        let binding = config.binding_by_name(&link.binding);
-        let limit = binding.and_then(|it| config.host_connection_limit(it, &host.name, ip));
-        let Some(host_slot) = reserve(turn, limit.as_ref(), &host, max) else {
-            self.wait_for_slot(turn, queue);
-            return false;
-        };
         let settings = link.settings.clone();
         let source = settings.binding.source_for(ip);
         let remote = host.address;
@@ -337,7 +390,7 @@ impl Owner {
             over: false,
             jobs: Vec::new(),
             timer: None,
-            host_slot,
+            places,
         }));
         self.set_timer(key, deadline);
         *self.host_load.entry(ip).or_default() += 1;
@@ -352,16 +405,6 @@ impl Owner {
             remote,
             source,
         });
-        true
-    }
-
-    fn wait_for_slot(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
-        turn.common.cells.wait_for_slot(turn.common.shard);
-        if let Some(link) = self.links.get_mut(&queue)
-            && !core::mem::replace(&mut link.waits_for_slot, true)
-        {
-            self.slot_waiters.push(queue);
-        }
     }
 
     /// Every host rests. The queue rests until the first is up, or after too many failures as long
@@ -413,7 +456,7 @@ impl Owner {
             () if rests.is_some() => (Cause::HostsFailing, rests),
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
-            () if link.waits_for_slot && !open => (Cause::ConnectionLimit, None),
+            () if self.lines.has(queue) && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
             () if active > 0 && at_limit => (Cause::ConnectionLimit, None),
@@ -424,35 +467,14 @@ impl Owner {
     }
 }
 
-/// A place under the process-wide limits; nothing if there is none. Asking to be told comes before
-/// the second try, so that a slot which is freed in between is announced.
-fn reserve(
-    turn: &Turn<'_>,
-    limit: Option<&HostLimit>,
-    host: &Host,
-    max: u64,
-) -> Option<Option<PeerSlot>> {
-    let cells = &turn.common.cells;
-    if !cells.outgoing.reserve(max) {
-        cells.wait_for_slot(turn.common.shard);
-        if !cells.outgoing.reserve(max) {
-            return None;
-        }
+/// Connections to receiving hosts that the whole process may have.
+fn process_bound(turn: &Turn<'_>) -> Bound {
+    let global = turn.common.generation.config.global();
+    let descriptors = u32::try_from(turn.common.cells.outgoing_max).unwrap_or(u32::MAX);
+    Bound {
+        limit: Limit::Process,
+        max: global.server_max_outbound_connections.min(descriptors),
     }
-    let Some(limit) = limit else {
-        return Some(None);
-    };
-    let hash = host_hash(&limit.stanza, host);
-    let slot = cells.hosts.reserve(hash, limit.limit);
-    if slot.is_none() {
-        cells.outgoing.release();
-    }
-    slot.map(Some)
-}
-
-/// A host under the limit of one stanza.
-fn host_hash(stanza: &str, host: &Host) -> u64 {
-    hash_bytes(format!("{stanza}\0{}", host.address.ip()).as_bytes())
 }
 
 impl Link {

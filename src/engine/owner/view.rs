@@ -7,7 +7,7 @@ use crate::base::time::{Mono, Now};
 use crate::base::units;
 use crate::config::Query as ConfigQuery;
 use crate::engine::Common;
-use crate::engine::owner::{Link, Owner, Way};
+use crate::engine::owner::{Limit, Link, Owner, Way};
 use crate::engine::query::{
     CauseSeconds, HostState, LastReply, LimitState, MessageSummary, MessageTrace, QueueDetail,
     QueueSummary, TraceTarget,
@@ -383,6 +383,19 @@ impl Owner {
         gauges.resident_bytes = self.queues.resident_bytes();
         gauges.queue_bytes = (self.queues.len() * ENTRY_BYTES) as u64;
         gauges.oldest_seconds = self.oldest(now).map_or(0, |age| age.as_secs());
+    }
+
+    /// Limits that queues of this shard wait under, and whether each has room for a connection.
+    /// Those that will be looked at in any case are not among them.
+    pub fn waits(&self, common: &Common) -> impl Iterator<Item = (Limit, bool)> {
+        let bounds = self.lines.bounds();
+        bounds.map(|bound| (bound.limit, bound.has_room(&common.cells)))
+    }
+
+    /// Whether a connection of this shard is counted under a limit.
+    pub fn counts_under(&self, limit: Limit) -> bool {
+        let mut all = self.outgoing.iter();
+        all.any(|(_, outgoing)| outgoing.places.are_under(limit))
     }
 
     fn oldest(&self, now: Now) -> Option<Duration> {

@@ -5,6 +5,9 @@
 /// until its commit begins, and a little for timers.
 const OUTCOME_US: u64 = 60_000;
 
+/// A disk that fails again so soon may not have taken everything in between, microseconds.
+const RELAPSE_US: u64 = 1_000_000;
+
 /// One process.
 #[derive(Clone, Copy, Debug)]
 struct Life {
@@ -15,8 +18,18 @@ struct Life {
     slowest_mesh_us: u64,
     /// A commit has failed, and none has succeeded since on that shard.
     failing: u64,
+    /// When that began, the last time.
+    failing_from_us: u64,
     /// When the last shard whose disk had failed was well again.
     well_us: u64,
+}
+
+impl Life {
+    /// From an outcome to its record on disk: the commit under way, the next one, and a read of
+    /// the message for its event.
+    fn window_us(&self) -> u64 {
+        OUTCOME_US + self.slowest_mesh_us + 4 * self.slowest_op_us
+    }
 }
 
 /// Numbers lives from 1.
@@ -36,6 +49,7 @@ impl Lives {
             slowest_op_us: 0,
             slowest_mesh_us: 0,
             failing: 0,
+            failing_from_us: 0,
             well_us: 0,
         });
     }
@@ -53,6 +67,10 @@ impl Lives {
         };
         let bit = 1 << shard;
         if !well {
+            let relapse = life.well_us > 0 && now_us < life.well_us + RELAPSE_US;
+            if life.failing == 0 && !relapse {
+                life.failing_from_us = now_us;
+            }
             life.failing |= bit;
         } else if life.failing & bit != 0 {
             life.failing &= !bit;
@@ -65,13 +83,6 @@ impl Lives {
         self.all
             .last()
             .is_some_and(|life| life.failing != 0 || life.well_us > 0)
-    }
-
-    /// Whether the present process was killed while its disk failed, or after that: what it knew
-    /// and could not write down is lost. One that ends in order loses nothing.
-    pub fn lost_what_failed(&self) -> bool {
-        let was_killed = self.all.last().is_some_and(|life| life.killed_us.is_some());
-        was_killed && self.had_trouble()
     }
 
     pub fn killed(&mut self, now_us: u64, slowest_op_us: u64) {
@@ -112,8 +123,24 @@ impl Lives {
         if life.failing != 0 {
             return true;
         }
-        // The commit under way, the next one, and a read of the message for its event.
-        let window = OUTCOME_US + life.slowest_mesh_us + 4 * life.slowest_op_us;
-        killed_us <= known_us.max(life.well_us) + window
+        killed_us <= known_us.max(life.well_us) + life.window_us()
+    }
+
+    /// Whether the record of an outcome may be lost although its event was in the event log at that
+    /// moment of a life: the disk had refused it, which does not hold back the event, and the
+    /// process was killed before the disk took it after all.
+    pub fn may_have_lost_record(&self, life: u32, told_us: u64) -> bool {
+        let Some(life) = self.all.get(life as usize - 1) else {
+            return false;
+        };
+        let Some(killed_us) = life.killed_us else {
+            return false;
+        };
+        let ends_us = match (life.failing, life.well_us) {
+            (0, 0) => return false,
+            (0, well_us) => well_us + life.window_us(),
+            _ => u64::MAX,
+        };
+        told_us >= life.failing_from_us && killed_us <= ends_us
     }
 }

@@ -6,9 +6,11 @@ use serde::Deserialize;
 
 use crate::base::time::Wall;
 use crate::sim::counts::Check;
+use crate::sim::ledger::Due;
 use crate::sim::ledger::Ended;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::Standing;
+use crate::sim::ledger::Told;
 use crate::sim::ledger::Who;
 use crate::spool::Unreported;
 use crate::spool::UnreportedEvent;
@@ -78,14 +80,19 @@ impl Ledger {
     }
 
     fn delay(&mut self, who: Who, line: &Line) {
-        // While the disk fails, the record of a delay may be dropped: nothing but time is lost.
-        let due = match self.lives.had_trouble() {
-            true => None,
-            false => line.next_attempt.as_deref().and_then(wall),
-        };
+        let told = self.told_now();
+        let due = line.next_attempt.as_deref().and_then(wall);
+        let due = due.map(|at| Due { at, told });
         if let Some(it) = self.recipient(who) {
             it.due = it.due.max(due);
             it.possible_duplicate_told |= line.possible_duplicate;
+        }
+    }
+
+    fn told_now(&self) -> Told {
+        Told {
+            life: self.lives.current(),
+            at_us: self.now_us,
         }
     }
 
@@ -109,13 +116,13 @@ impl Ledger {
         let timestamp = line.timestamp;
         let ended = Ended { outcome, timestamp };
         let shown = format!("{ended:?}");
-        let (before, tainted) = (it.ended.clone(), it.tainted);
+        let before = it.ended.clone();
         self.check(Check::EventIsTrue, is_true, || {
             format!("{who:?}: no host has said what its event tells: {shown}")
         });
         self.check(
             Check::OneTerminalEvent,
-            tainted || before.as_ref().is_none_or(|before| *before == ended),
+            before.as_ref().is_none_or(|before| *before == ended),
             || format!("{who:?} ended as {shown}, and before as {before:?}"),
         );
         if before.is_some() {
@@ -128,8 +135,10 @@ impl Ledger {
         }
         self.owe(who);
         self.open -= 1;
+        let told = self.told_now();
         if let Some(it) = self.recipient(who) {
             it.ended = Some(ended);
+            it.ended_told = Some(told);
         }
     }
 
@@ -138,7 +147,6 @@ impl Ledger {
         &mut self,
         arrivals: impl Iterator<Item = &'a Arrival>,
         unreported: impl Iterator<Item = &'a Unreported>,
-        excused: bool,
     ) {
         let mut open: BTreeSet<Who> = BTreeSet::new();
         for arrival in arrivals {
@@ -162,36 +170,30 @@ impl Ledger {
             }
         }
         for message in 0..self.messages.len() {
-            self.recovered_message(message, &open, &ended, excused);
+            self.recovered_message(message, &open, &ended);
         }
     }
 
-    fn recovered_message(
-        &mut self,
-        message: usize,
-        open: &BTreeSet<Who>,
-        ended: &BTreeSet<Who>,
-        excused: bool,
-    ) {
+    fn recovered_message(&mut self, message: usize, open: &BTreeSet<Who>, ended: &BTreeSet<Who>) {
         let standing = self.messages[message].standing;
         for recipient in 0..self.messages[message].recipients.len() {
             let who = Who { message, recipient };
-            let it = &mut self.messages[message].recipients[recipient];
             let is_open = open.contains(&who);
+            let told = self.messages[message].recipients[recipient].ended_told;
+            if is_open && told.is_some_and(|told| self.is_record_lost(told)) {
+                self.reopen(who);
+            }
+            let it = &self.messages[message].recipients[recipient];
             let has_ended = it.ended.is_some();
             let owed = it.owed;
-            it.tainted |= has_ended && is_open && excused;
-            let tainted = it.tainted;
             let is_ending = ended.contains(&who);
             if owed {
                 self.check(Check::Recovered, is_open || has_ended || is_ending, || {
                     format!("{who:?} was accepted and is lost")
                 });
-                self.check(
-                    Check::OneTerminalEvent,
-                    !(is_open && has_ended) || tainted,
-                    || format!("{who:?} is open, and its terminal event is in the log"),
-                );
+                self.check(Check::OneTerminalEvent, !(is_open && has_ended), || {
+                    format!("{who:?} is open, and its terminal event is in the log")
+                });
             } else if is_open {
                 let holds = match standing {
                     Standing::Accepted => false,
@@ -203,6 +205,15 @@ impl Ledger {
                     format!("{who:?} is in the spool, its client knows it as {standing:?}")
                 });
             }
+        }
+    }
+
+    /// Its end was told and its record was lost: it must come to an end once more.
+    fn reopen(&mut self, who: Who) {
+        if let Some(it) = self.recipient(who) {
+            it.ended = None;
+            it.ended_told = None;
+            self.open += 1;
         }
     }
 

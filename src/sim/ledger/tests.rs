@@ -139,6 +139,43 @@ fn a_retry_that_comes_too_early_is_seen() {
 }
 
 #[test]
+fn a_due_time_counts_after_a_restart_unless_the_event_log_alone_knew_it() {
+    let delay = "{\"type\":\"delay\",\"event_id\":\"d\",\"timestamp\":\"x\",\
+                 \"raw_rcpt_to\":\"r0.m0@d.example\",\
+                 \"next_attempt\":\"1970-01-01T00:01:00.000Z\"}";
+    // Told at, the disk failed from and to, killed at, all in seconds: does it count?
+    let cases = [
+        (10, None, None, 20, true),
+        (10, Some(9), None, 20, false),
+        (10, Some(11), None, 20, true),
+        (10, Some(9), Some(11), 20, true),
+        (10, Some(9), Some(20), 20, false),
+        (10, Some(5), Some(6), 20, true),
+    ];
+    for (told, failed_at, well_at, killed, counts) in cases {
+        let mut ledger = accepted();
+        for second in 0..=killed {
+            let now_us = second * SECOND;
+            ledger.set_now(now_us);
+            if failed_at == Some(second) {
+                ledger.lives.commit_ended(now_us, 0, false);
+            }
+            if well_at == Some(second) {
+                ledger.lives.commit_ended(now_us, 0, true);
+            }
+            if told == second {
+                ledger.event_line(delay);
+            }
+        }
+        ledger.lives.killed(killed * SECOND, 1_000);
+        ledger.lives.begin();
+        ledger.attempted(WHO, Wall::from_secs(59));
+        let found = failed(&ledger) == Some(Check::NotBeforeDueRestart);
+        assert_eq!(found, counts, "{told} {failed_at:?} {well_at:?} {killed}");
+    }
+}
+
+#[test]
 fn an_attempt_after_the_end_is_seen() {
     let mut ledger = accepted();
     ledger.set_now(300 * SECOND);
@@ -170,6 +207,6 @@ fn a_body_is_one_trace_field_and_what_was_sent() {
 #[test]
 fn accepted_mail_that_recovery_does_not_find_is_lost() {
     let mut ledger = accepted();
-    ledger.recovered(core::iter::empty(), core::iter::empty(), false);
+    ledger.recovered(core::iter::empty(), core::iter::empty());
     assert_eq!(failed(&ledger), Some(Check::Recovered));
 }
