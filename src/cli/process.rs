@@ -152,10 +152,11 @@ impl Process {
         let clock = Clock::start();
         prepare::claim_addresses(&config, &clock).map_err(Refused::new)?;
         let setups = prepare::setups(&options, &config, &base, prepare::random(), &clock);
-        let setups = setups.map_err(Refused::new)?;
+        let (setups, damage) = setups.map_err(Refused::new)?;
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let (cells, start) = (setups[0].cells.clone(), setups[0].start);
-        let state = State::new(options, config, (cells, start), clock, requests)?;
+        let found = (start, damage);
+        let state = State::new(options, config, (cells, found), clock, requests)?;
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
@@ -238,7 +239,7 @@ impl State {
     fn new(
         options: Options,
         config: Arc<Config>,
-        (cells, start): (Arc<Cells>, u32),
+        (cells, (start, damage)): (Arc<Cells>, (u32, Vec<String>)),
         clock: Clock,
         requests: mpsc::Sender<Request>,
     ) -> Result<Arc<State>, Refused> {
@@ -250,6 +251,7 @@ impl State {
         let text = format!("version {version}, config {}", config.short_digest());
         // The journal tells of the past; the engine runs without it.
         let _ = journal.append(now, "start", "pelton", &text);
+        journal.append_damage(now, &damage);
         let running = Mutex::new(Running {
             config,
             generation: 1,

@@ -31,6 +31,8 @@ use crate::cli::output::clean;
 use crate::cli::output::command;
 use crate::cli::output::wall_now;
 use crate::cli::why::write_transcript;
+use crate::control::journal;
+use crate::control::journal::Change;
 use crate::control::management::protocol::Envelope;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
@@ -107,12 +109,13 @@ fn look(args: &TraceArgs, style: &Style) -> Result<Page, Failure> {
         Err(failure) => return Err(failure),
     };
     let events = search(&folder, &target, args.since, &mut envelope.notes);
+    let damage = damage(&places, args.since);
     let wanted = Wanted {
         target: &args.target,
         limit: args.limit,
         smtp: args.smtp,
     };
-    page(envelope, events, &wanted, style)
+    page_after(&damage, envelope, events, &wanted, style)
 }
 
 fn target_of(text: &str) -> Result<TraceTarget, Failure> {
@@ -131,6 +134,44 @@ fn target_of(text: &str) -> Result<TraceTarget, Failure> {
          0C8V3M1A7Q2ZK, or with the number of the recipient, as 0C8V3M1A7Q2ZK-0"
     );
     Err(Failure::new(EXIT_USAGE, "E412", message))
+}
+
+/// What the journal tells of damage in the spool. Without a journal to be read there is none.
+fn damage(places: &Places, since: Duration) -> Vec<Change> {
+    let request = Request::Changes {
+        since_seconds: since.as_secs(),
+    };
+    let told = match client::ask(places, &request).map(|it| it.reply) {
+        Ok(Reply::Changes(data)) => data.changes,
+        _ => {
+            let read = |path| journal::read(path, wall_now() - since).ok();
+            places.journal.as_deref().and_then(read).unwrap_or_default()
+        }
+    };
+    told.into_iter().filter(|it| it.kind == "spool").collect()
+}
+
+/// The entry that names the message as lost; else the last that came after it was accepted, since
+/// damage need not leave the names of what it hits.
+fn loss(damage: &[Change], id: &str, accepted: Option<&str>) -> Option<(Change, bool)> {
+    let batch = id.split('-').next().unwrap_or(id);
+    let name = format!("message {batch} is lost");
+    if let Some(change) = damage.iter().find(|it| it.text.contains(&name)) {
+        return Some((change.clone(), true));
+    }
+    let accepted = accepted?;
+    let later = damage.iter().rfind(|it| it.at.as_str() > accepted)?;
+    Some((later.clone(), false))
+}
+
+fn loss_sentence((change, named): &(Change, bool), style: &Style) -> String {
+    let (time, text) = (style.clock(&change.at), clean(&change.text));
+    let may = if *named {
+        "lost"
+    } else {
+        "it may have been lost"
+    };
+    format!("{may}: damage in the spool was found at {time}: {text}")
 }
 
 fn without_engine(places: &Places) -> Option<(Envelope, PathBuf)> {
@@ -185,10 +226,23 @@ pub struct Wanted<'a> {
 struct Life {
     live: Option<MessageTrace>,
     events: Vec<Value>,
+    /// If its end is not known: the damage that it was lost by, and whether that names it.
+    loss: Option<(Change, bool)>,
 }
 
 /// The page for a reply and the events found.
 pub fn page(
+    envelope: Envelope,
+    events: Vec<Value>,
+    wanted: &Wanted<'_>,
+    style: &Style,
+) -> Result<Page, Failure> {
+    page_after(&[], envelope, events, wanted, style)
+}
+
+/// The same after damage in the spool.
+fn page_after(
+    damage: &[Change],
     envelope: Envelope,
     events: Vec<Value>,
     wanted: &Wanted<'_>,
@@ -203,13 +257,22 @@ pub fn page(
     let Reply::Trace(data) = reply else {
         return Err(client::unexpected());
     };
-    let (lives, rejections) = lives(data.messages, events);
+    let (mut lives, rejections) = lives(data.messages, events);
+    for (id, life) in &mut lives {
+        if state(life) == "unknown" {
+            let accepted = life.events.iter().find_map(|it| it["timestamp"].as_str());
+            life.loss = loss(damage, id, accepted);
+        }
+    }
     if lives.is_empty() && rejections.is_empty() {
         let mut message = format!(
             "nothing is known of {}: it is not queued, and the event log has nothing of it in the \
              time searched. Further back: --since 10d",
             wanted.target
         );
+        if let Some(loss) = loss(damage, wanted.target, None) {
+            let _ = write!(message, "\n{}", loss_sentence(&loss, style));
+        }
         for note in &notes {
             let _ = write!(message, "\nWARN {note}");
         }
@@ -265,7 +328,16 @@ fn lives(live: Vec<MessageTrace>, events: Vec<Value>) -> (Map<String, Life>, Vec
 }
 
 fn life_json(id: &str, life: &Life) -> Value {
-    json!({ "message_id": id, "state": state(life), "queued": life.live, "events": life.events })
+    let mut json = json!({
+        "message_id": id,
+        "state": state(life),
+        "queued": life.live,
+        "events": life.events,
+    });
+    if let Some((change, named)) = &life.loss {
+        json["damage"] = json!({ "change": change, "names_message": named });
+    }
+    json
 }
 
 /// One word for how it stands.
@@ -332,11 +404,14 @@ fn write_life(
     }
     match (&life.live, state(life)) {
         (Some(trace), "queued") => write_live(text, trace, smtp, style),
-        (_, "unknown") => writeln!(
-            text,
-            "now          not queued and no end recorded: it ended moments ago, or before the time \
-             searched"
-        ),
+        (_, "unknown") => match &life.loss {
+            Some(loss) => writeln!(text, "now          {}", loss_sentence(loss, style)),
+            None => writeln!(
+                text,
+                "now          not queued and no end recorded: it ended moments ago, or before the \
+                 time searched"
+            ),
+        },
         _ => Ok(()),
     }
 }

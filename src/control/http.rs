@@ -191,6 +191,7 @@ async fn metrics_page(surroundings: &Surroundings) -> Response {
         version: &facts.version,
         started: facts.started,
         shards: facts.shards,
+        spool_damage: surroundings.journal.damage(),
     };
     let process = metrics::Process::read();
     Response {

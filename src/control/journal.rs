@@ -3,6 +3,8 @@
 //! change, synced before the call returns. When the file is full it is renamed to `NAME.1`, which
 //! replaces the one before, so that between one and two files' worth of changes are kept.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -27,6 +29,9 @@ pub const JOURNAL_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of one entry's text; the rest is cut.
 const TEXT_BYTES_MAX: usize = 4_096;
 
+/// Places of damage that get an entry of their own: more would push out the rest of the journal.
+const DAMAGE_TOLD_MAX: usize = 1_000;
+
 /// One change.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Change {
@@ -45,6 +50,7 @@ pub struct Journal {
     path: PathBuf,
     bytes_max: u64,
     file: Mutex<Open>,
+    damage: AtomicU64,
 }
 
 struct Open {
@@ -61,7 +67,28 @@ impl Journal {
             path: path.to_owned(),
             bytes_max,
             file,
+            damage: AtomicU64::new(0),
         })
+    }
+
+    /// Appends what a start found damaged in the spool, a sentence for each place. The count
+    /// stands for as long as the journal is open, whatever of it gets to disk.
+    pub fn append_damage(&self, at: Wall, sentences: &[String]) {
+        self.damage
+            .fetch_add(sentences.len() as u64, Ordering::Relaxed);
+        let told = sentences.len().min(DAMAGE_TOLD_MAX);
+        for sentence in &sentences[..told] {
+            let _ = self.append(at, "spool", "pelton", sentence);
+        }
+        if told < sentences.len() {
+            let more = format!("E204 and {} more places", sentences.len() - told);
+            let _ = self.append(at, "spool", "pelton", &more);
+        }
+    }
+
+    /// Places in the spool that this start found damaged.
+    pub fn damage(&self) -> u64 {
+        self.damage.load(Ordering::Relaxed)
     }
 
     /// Appends one change; it is on disk when this returns.
@@ -147,8 +174,9 @@ fn open(path: &Path) -> io::Result<Open> {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
+        // A full disk does not take the end of the line either; then the next entry is lost with
+        // the torn one.
+        if last != *b"\n" && file.write_all(b"\n").is_ok() {
             bytes += 1;
         }
     }
@@ -200,6 +228,25 @@ mod tests {
             .append(Wall::from_secs(2), "start", "pelton", "two")
             .unwrap();
         assert_eq!(texts(&journal.read(Wall(0)).unwrap()), ["one", "two"]);
+    }
+
+    #[test]
+    fn damage_is_counted_and_the_first_places_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let journal = Journal::open(&path, JOURNAL_BYTES_MAX).unwrap();
+        let places: Vec<String> = (0..DAMAGE_TOLD_MAX + 5)
+            .map(|n| format!("E204 {n}"))
+            .collect();
+        journal.append_damage(Wall::from_secs(1), &places);
+        assert_eq!(journal.damage(), places.len() as u64);
+        let changes = journal.read(Wall(0)).unwrap();
+        assert_eq!(changes.len(), DAMAGE_TOLD_MAX + 1);
+        assert_eq!(
+            (changes[0].kind.as_str(), changes[0].text.as_str()),
+            ("spool", "E204 0")
+        );
+        assert_eq!(changes[DAMAGE_TOLD_MAX].text, "E204 and 5 more places");
     }
 
     #[test]

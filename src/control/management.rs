@@ -462,6 +462,7 @@ impl Desk {
                 min_free_bytes: facts.min_free_bytes,
             },
             event_log: facts.event_log.display().to_string(),
+            spool_damage: self.surroundings.journal.damage(),
             shards: facts.shards,
             rates,
             total,

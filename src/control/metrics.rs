@@ -393,6 +393,8 @@ pub struct Build<'a> {
     pub version: &'a str,
     pub started: Wall,
     pub shards: u64,
+    /// Places in the spool that were found damaged at the start.
+    pub spool_damage: u64,
 }
 
 /// The whole page: `stats` of all shards together, of which `answered` did.
@@ -411,6 +413,12 @@ pub fn render(stats: &ShardStats, answered: u64, process: &Process, build: &Buil
         "gauge",
         "Shards counted on this page.",
         answered,
+    );
+    page.single(
+        "pelton_spool_damage",
+        "gauge",
+        "Places in the spool that were found damaged at the start.",
+        build.spool_damage,
     );
     for metric in TABLE {
         let kind = match metric.kind {
@@ -510,6 +518,7 @@ mod tests {
         version: "1.0\"\\\n",
         started: Wall(1_700_000_000_500_000),
         shards: 2,
+        spool_damage: 3,
     };
 
     fn page(stats: &ShardStats) -> String {
@@ -581,6 +590,7 @@ mod tests {
             ("pelton_possible_duplicates_total", 0.0),
             ("pelton_connections{direction=\"in\"}", 0.0),
             ("pelton_admission_closed", 1.0),
+            ("pelton_spool_damage", 3.0),
             ("pelton_spool_commit_seconds_bucket{le=\"0.000512\"}", 0.0),
             ("pelton_spool_commit_seconds_bucket{le=\"0.001024\"}", 1.0),
             ("pelton_spool_commit_seconds_bucket{le=\"+Inf\"}", 2.0),

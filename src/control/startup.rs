@@ -22,6 +22,8 @@ const FILES_MIN: u64 = 1_024;
 const FILES_WANTED: u64 = 1 << 20;
 
 const SPOOL_FILE: &str = "spool.json";
+/// More than the spool's file has.
+const SPARE_FILE_BYTES: usize = 4_096;
 const LOCK_FILE: &str = "lock";
 const CLEAN_FILE: &str = "clean";
 
@@ -63,10 +65,10 @@ pub fn lock_spool(base: &Path) -> Result<SpoolLock, String> {
         ));
     }
     let pid = std::process::id().to_string();
-    let noted = file
+    // Only for whoever finds the spool in use: a full disk may go without.
+    let _ = file
         .set_len(0)
         .and_then(|()| file.write_all(pid.as_bytes()));
-    noted.map_err(|error| format!("E101 cannot write {}: {error}", show(&path)))?;
     Ok(SpoolLock { _file: file })
 }
 
@@ -89,9 +91,8 @@ pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile,
     let path = base.join(SPOOL_FILE);
     // Listing removes what a crash left half made, which may be the room that is needed now.
     let folders = shard_folders(base).unwrap_or_default();
-    folders
-        .into_iter()
-        .for_each(|shard| drop(segment_files(base, shard)));
+    let listed = folders.into_iter().map(|shard| segment_files(base, shard));
+    let files: Vec<_> = listed.flatten().flatten().collect();
     let mut spool = match fs::read(&path) {
         Ok(bytes) => SpoolFile::decode(&bytes).map_err(|error| {
             format!("E103 {}: {error}. The spool is left as it is", show(&path))
@@ -114,49 +115,94 @@ pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile,
     };
     spool.starts += 1;
     spool.shards = shards as u16;
-    replace_file(&path, &spool.encode())
-        .map_err(|error| format!("E101 cannot write {}: {error}", show(&path)))?;
+    let mut replaced = replace_file(&path, &spool.encode());
+    let mut free = files.iter().filter(|it| it.0.kind == SegmentKind::Free);
+    // On a full disk a segment that holds nothing makes the room.
+    while let Err(error) = &replaced
+        && error.raw_os_error() == Some(libc::ENOSPC)
+        && let Some((file, _)) = free.next()
+        && fs::remove_file(file_path(base, *file)).is_ok()
+    {
+        replaced = replace_file(&path, &spool.encode());
+    }
+    replaced.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => format!(
+            "E101 cannot write {}: {error}. Free some space on that file system and start again: \
+             nothing in the spool is lost",
+            show(&path)
+        ),
+        _ => format!("E101 cannot write {}: {error}", show(&path)),
+    })?;
     Ok(spool)
 }
 
-/// Notes that this start ended with everything on disk and nothing on the wire.
-pub fn note_clean_end(base: &Path, starts: u32) {
-    // Without the note the next start takes too much for a possible duplicate: no harm.
-    let _ = replace_file(&base.join(CLEAN_FILE), starts.to_string().as_bytes());
+fn file_path(base: &Path, file: SegmentFile) -> PathBuf {
+    base.join(folder_name(file.shard)).join(file.file_name())
 }
 
-/// Whether the start before this one noted a clean end. The note counts once.
-pub fn ended_clean(base: &Path, spool: &SpoolFile) -> bool {
+/// Notes that this start ended with everything on disk and nothing on the wire, and which segments
+/// there are then.
+pub fn note_clean_end(base: &Path, starts: u32) {
+    let mut note = format!("{starts}\n");
+    for (file, bytes) in live_files(base) {
+        note.push_str(&format!("{bytes} {file}\n"));
+    }
+    // Without the note the next start takes too much for a possible duplicate: no harm.
+    let _ = replace_file(&base.join(CLEAN_FILE), note.as_bytes());
+}
+
+/// Whether the start before this one noted a clean end, and what has changed since, each in a
+/// sentence. The note counts once.
+pub fn ended_clean(base: &Path, spool: &SpoolFile) -> Option<Vec<String>> {
     let path = base.join(CLEAN_FILE);
-    let noted = fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.parse::<u32>().ok());
+    let note = fs::read_to_string(&path).ok();
     let _ = fs::remove_file(&path);
-    noted.is_some_and(|starts| starts + 1 == spool.starts)
+    let note = note?;
+    let mut lines = note.lines();
+    let starts: u32 = lines.next()?.trim().parse().ok()?;
+    if starts + 1 != spool.starts {
+        return None;
+    }
+    let found: Vec<String> = live_files(base).map(|(file, _)| file.to_string()).collect();
+    let gone = lines.filter_map(|line| line.split_once(' '));
+    let gone = gone.filter(|(_, name)| !found.iter().any(|it| it == name));
+    let sentence = |(bytes, name): (&str, &str)| {
+        format!(
+            "{name}: missing, {bytes} bytes at 0; it was there at the end of the last run; mail \
+             that lay there is lost, everything else was recovered"
+        )
+    };
+    Some(gone.map(sentence).collect())
+}
+
+fn live_files(base: &Path) -> impl Iterator<Item = (SegmentFile, u64)> {
+    let folders = shard_folders(base).unwrap_or_default().into_iter();
+    let files: Vec<_> = folders
+        .flat_map(|shard| segment_files(base, shard).unwrap_or_default())
+        .collect();
+    files
+        .into_iter()
+        .filter(|(file, _)| file.kind == SegmentKind::Live)
 }
 
 fn has_segments(base: &Path) -> bool {
-    shard_folders(base).is_ok_and(|folders| {
-        folders.iter().any(|shard| {
-            let live = |(file, _): &(SegmentFile, u64)| file.kind == SegmentKind::Live;
-            segment_files(base, *shard).is_ok_and(|files| files.iter().any(live))
-        })
-    })
+    live_files(base).next().is_some()
 }
 
-/// The old content or the new, never a part of either.
+/// The old content or the new, never a part of either. What it is written to was made the time
+/// before, so that a full disk can be started on.
 fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&new)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
+    let spare = options.open(&new);
+    // Without it the next time needs room on the disk: no harm.
+    let _ = spare.and_then(|spare| spare.write_all_at(&[0; SPARE_FILE_BYTES], 0));
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -186,6 +232,27 @@ fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(SegmentFile, u6
     }
     found.sort();
     Ok(found)
+}
+
+/// What segments that are being made have yet to take of the disk.
+pub fn still_to_take(base: &Path, segment_bytes: u64) -> u64 {
+    let mut bytes = 0;
+    for shard in shard_folders(base).unwrap_or_default() {
+        let Ok(entries) = fs::read_dir(base.join(folder_name(shard))) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let file = name
+                .to_str()
+                .and_then(|name| SegmentFile::parse_file_name(shard, name));
+            if file.is_some_and(|it| it.kind == SegmentKind::New) {
+                let taken = entry.metadata().map_or(segment_bytes, |it| it.len());
+                bytes += segment_bytes.saturating_sub(taken);
+            }
+        }
+    }
+    bytes
 }
 
 /// Reads every segment of every shard's folder back, and makes the folders of the present shards.
@@ -236,10 +303,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
-            let path = self
-                .base
-                .join(folder_name(file.shard))
-                .join(file.file_name());
+            let path = file_path(self.base, file);
             self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
         }
         let Some((_, opened)) = &self.open else {
@@ -373,4 +437,44 @@ fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> u64 {
         }
     }
     limit.rlim_cur
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_is_gone_since_a_clean_end_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path();
+        make_folder(&base.join("shard-00")).unwrap();
+        let paths = [1, 2].map(|number| file_path(base, SegmentFile::live(ShardId(0), number)));
+        for path in &paths {
+            fs::write(path, [0; 9]).unwrap();
+        }
+        let spool = SpoolFile {
+            spool_id: 1,
+            starts: 8,
+            shards: 1,
+        };
+        note_clean_end(base, 7);
+        fs::remove_file(&paths[0]).unwrap();
+        let gone = ended_clean(base, &spool).unwrap();
+        let told = "shard-00/seg-0000000000000001.log: missing, 9 bytes at 0;";
+        assert!(gone.len() == 1 && gone[0].starts_with(told), "{gone:?}");
+        assert_eq!(ended_clean(base, &spool), None);
+        note_clean_end(base, 6);
+        assert_eq!(ended_clean(base, &spool), None, "of another start");
+    }
+
+    #[test]
+    fn the_spool_file_is_replaced_by_what_was_made_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = count_start(folder.path(), 2, 77).unwrap();
+        let spare = folder.path().join("spool.new");
+        assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_FILE_BYTES as u64);
+        let second = count_start(folder.path(), 2, 78).unwrap();
+        assert_eq!((first.starts, second.starts), (1, 2));
+        assert_eq!(second.spool_id, 77);
+    }
 }

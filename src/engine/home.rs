@@ -20,7 +20,7 @@ use crate::engine::io::{Action, Level, Settled};
 use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
-use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId};
+use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId, Space};
 use crate::spool::{
     BodyAt, Completed, EventSeq, ReadError, Refused, Spool, Unreported, UnreportedEvent,
 };
@@ -410,9 +410,20 @@ impl Home {
 
     /// Starts what the disk should do next. Called at the end of every turn.
     pub fn pump(&mut self, turn: &mut Turn<'_>) {
+        let keep = turn.common.generation.config.global().min_free_space;
+        let disk_free = &turn.common.cells.disk_free;
+        let free = disk_free.get();
+        self.spool.set_space(Space { free, keep });
         while let Some(op) = self.spool.poll(turn.now) {
-            if let DiskOp::Commit { op, .. } = &op {
-                self.commit = Some((*op, turn.now.mono));
+            match &op {
+                DiskOp::Commit { op, .. } => self.commit = Some((*op, turn.now.mono)),
+                // The other shards must not count on it until control has looked again.
+                DiskOp::Prepare {
+                    recycle: None,
+                    file_bytes,
+                    ..
+                } => disk_free.set(disk_free.get().saturating_sub(*file_bytes)),
+                _ => {}
             }
             turn.out.push(Action::Spool(op));
         }

@@ -40,6 +40,7 @@ pub use promise::Durable;
 pub use promise::FailedCommits;
 pub use promise::Found;
 pub use promise::Refused;
+pub use promise::Space;
 pub use promise::SyncMode;
 pub use promise::WriterStats;
 pub use writer::Writer;

@@ -59,6 +59,30 @@ impl Config {
     }
 }
 
+/// The room on the file system of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes that are to stay free.
+    pub keep: u64,
+}
+
+impl Default for Space {
+    /// Of a disk that nobody has looked at.
+    fn default() -> Space {
+        let (free, keep) = (u64::MAX, 0);
+        Space { free, keep }
+    }
+}
+
+impl Space {
+    /// Another segment would take what is to stay free.
+    pub(super) fn is_short(self, config: &Config) -> bool {
+        self.free.saturating_sub(self.keep) < config.segment_bytes
+    }
+}
+
 /// What a writer takes over from the starts before it.
 #[derive(Clone, Debug, Default)]
 pub struct Found {

@@ -9,6 +9,8 @@
 //! * Damage before a point that is known to have been synced is damage, reported piece by piece;
 //!   all else is kept. After it nobody can tell a torn write from damage. A last commit without its
 //!   mark was never acknowledged, and is cut silently.
+//! * A file never changes its size, so one that is shorter than its header says has been damaged
+//!   later. What it still holds was as good as acknowledged, and counts.
 
 use super::disk::Fault;
 use super::format;
@@ -17,6 +19,7 @@ use super::format::COMMIT_ALIGN;
 use super::format::FRAME_ALIGN;
 use super::format::FrameHeader;
 use super::format::HEADER_BYTES;
+use super::format::Header;
 use super::format::Mark;
 use super::format::Place;
 use super::format::Position;
@@ -90,6 +93,16 @@ pub struct Damage {
     pub certainty: Certainty,
 }
 
+/// What a segment's file lacks at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The size that the file has left.
+    pub offset: u32,
+    pub bytes: u32,
+    /// Nothing of the log lay there.
+    pub unused: bool,
+}
+
 /// How the log ends in this segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
@@ -112,6 +125,8 @@ pub struct Recovered {
     /// All frames are listed, not only those of the footer.
     pub complete: bool,
     pub damage: Vec<Damage>,
+    /// The end of the file that is missing, if it is shorter than it was; it is among the damage.
+    pub cut: Option<Cut>,
     pub tail: Tail,
     /// The log counts up to here in this segment.
     pub good_offset: u32,
@@ -131,6 +146,13 @@ pub struct Recovered {
 impl Recovered {
     pub fn payload(&self, frame: &FrameRef) -> &[u8] {
         &self.buffer[frame.at..frame.at + frame.payload_bytes as usize]
+    }
+
+    /// The segment was made and nothing was ever written to it.
+    pub fn is_blank(&self) -> bool {
+        let nothing = self.frames.is_empty() && self.damage.is_empty() && self.tail == Tail::Clean;
+        let unsealed = self.complete && self.prior.is_none();
+        nothing && unsealed && self.good_offset as usize == format::HEADER_BYTES
     }
 }
 
@@ -162,7 +184,7 @@ pub fn read_segment(
     }
     if size >= HEADER_BYTES + TRAILER_BYTES {
         let head = read(0, HEADER_BYTES).map_err(RecoverError::Unreadable)?;
-        let header = check_header(place, &head)?;
+        let header = read_header(place, &head)?.is_some();
         let last = file_bytes - TRAILER_BYTES as u64;
         let tail = read(last, TRAILER_BYTES).map_err(RecoverError::Unreadable)?;
         if let Some(trailer) = format::decode_trailer(place, file_bytes, &tail) {
@@ -182,13 +204,13 @@ pub fn read_segment(
     recover(place, bytes, evidence)
 }
 
-/// True if the header is sound, false if it is damaged.
-fn check_header(place: Place, bytes: &[u8]) -> Result<bool, RecoverError> {
+/// What the header of this segment says; nothing if it is damaged.
+fn read_header(place: Place, bytes: &[u8]) -> Result<Option<Header>, RecoverError> {
     match format::decode_header(bytes) {
-        Ok(header) if header.place == place => Ok(true),
+        Ok(header) if header.place == place => Ok(Some(header)),
         Ok(_) => Err(RecoverError::Foreign),
         Err(BadHeader::NewerFormat(major)) => Err(RecoverError::NewerFormat(major)),
-        Err(BadHeader::Damaged) => Ok(false),
+        Err(BadHeader::Damaged) => Ok(None),
     }
 }
 
@@ -229,6 +251,7 @@ pub fn recover_footer(
         sure_offset: trailer.good_offset,
         evidence: trailer_evidence(trailer),
         prior: Some(trailer.prior),
+        cut: None,
         buffer: footer,
     })
 }
@@ -270,25 +293,22 @@ pub fn recover(
     bytes: Vec<u8>,
     evidence: Evidence,
 ) -> Result<Recovered, RecoverError> {
-    let mut start = None;
-    let mut shards = None;
     let mut damage = Vec::new();
-    match format::decode_header(&bytes) {
-        Ok(header) if header.place == place => {
-            start = Some(header.start);
-            shards = Some(header.shards);
-        }
-        Ok(_) => return Err(RecoverError::Foreign),
-        Err(BadHeader::NewerFormat(major)) => return Err(RecoverError::NewerFormat(major)),
-        Err(BadHeader::Damaged) => {
-            let bytes = bytes.len().min(HEADER_BYTES) as u32;
-            damage.push(Damage {
-                offset: 0,
-                bytes,
-                certainty: Certainty::Damaged,
-            });
-        }
+    let header = read_header(place, &bytes)?;
+    if header.is_none() && bytes.len() >= HEADER_BYTES {
+        damage.push(Damage {
+            offset: 0,
+            bytes: HEADER_BYTES as u32,
+            certainty: Certainty::Damaged,
+        });
     }
+    let (mut start, mut shards) = header.map(|it| (it.start, it.shards)).unzip();
+    let mut whole_bytes = header.map_or(0, |it| it.segment_bytes);
+    // Nothing was ever made so short.
+    if bytes.len() < HEADER_BYTES + TRAILER_BYTES {
+        whole_bytes = whole_bytes.max(format::SEGMENT_BYTES_MIN);
+    }
+    let short = whole_bytes > bytes.len() as u64;
     let trailer_at = bytes.len().saturating_sub(TRAILER_BYTES);
     let trailer = format::decode_trailer(place, bytes.len() as u64, &bytes[trailer_at..]);
     if let Some(trailer) = &trailer {
@@ -301,24 +321,27 @@ pub fn recover(
             .of(place.segment)
             .map(|good| (good, evidence.synced_of(place.segment, good))),
     };
-    let (found, gaps) = scan(place, &bytes, &mut start);
-    let verdict = Verdict::new(place, &bytes, &found, known);
+    let end = if short { bytes.len() } else { trailer_at };
+    let (found, gaps) = scan(place, &bytes[..end], &mut start);
+    let verdict = Verdict::new(place, &bytes, &found, known, short);
     damage.extend(verdict.damage(&found, &gaps));
+    let cut = short.then(|| Cut {
+        offset: bytes.len() as u32,
+        bytes: (whole_bytes - bytes.len() as u64) as u32,
+        unused: known.is_some_and(|(good, _)| good as usize <= bytes.len()),
+    });
+    damage.extend(cut.map(|Cut { offset, bytes, .. }| Damage {
+        offset,
+        bytes,
+        certainty: Certainty::Damaged,
+    }));
     let frames = verdict.frames(&found);
     let prior = verdict.prior.or(trailer.as_ref().map(trailer_evidence));
-    let unsure = damage
-        .iter()
-        .filter(|it| it.certainty == Certainty::TornOrDamaged);
-    let sure_offset = unsure
-        .map(|it| verdict.commit_begins(it.offset))
-        .fold(verdict.sure_offset(), u32::min);
     // A later start that found this segment followed by others has relied on all of it, even if
     // what followed has vanished since.
-    let relied_on = evidence.synced.segment > place.segment;
-    let sure_offset = if relied_on {
-        verdict.good_offset
-    } else {
-        sure_offset
+    let sure_offset = match evidence.synced.segment > place.segment {
+        true => verdict.good_offset,
+        false => verdict.sure_before(&damage),
     };
     Ok(Recovered {
         start,
@@ -331,6 +354,7 @@ pub fn recover(
         sure_offset,
         evidence: prior.unwrap_or(evidence),
         prior: prior.and_then(|it| it.good),
+        cut,
         buffer: bytes,
     })
 }
@@ -338,7 +362,7 @@ pub fn recover(
 /// Every frame whose header is sound, and what lies between them. After a break it looks for the
 /// next header at every multiple of 8: no frame passes in the wrong place.
 fn scan(place: Place, bytes: &[u8], start: &mut Option<u32>) -> (Vec<Found>, Vec<(usize, usize)>) {
-    let end = bytes.len().saturating_sub(TRAILER_BYTES);
+    let end = bytes.len();
     let mut found: Vec<Found> = Vec::new();
     let mut gaps = Vec::new();
     let mut expected = HEADER_BYTES;
@@ -435,10 +459,16 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(place: Place, bytes: &[u8], found: &[Found], known: Option<(u32, u32)>) -> Verdict {
+    fn new(
+        place: Place,
+        bytes: &[u8],
+        found: &[Found],
+        known: Option<(u32, u32)>,
+        short: bool,
+    ) -> Verdict {
         let top = found.last().map_or(0, |it| it.header.commit);
         let mut confirmed = known.map_or(0, |it| it.1 as usize);
-        let known = known.map(|it| it.0 as usize);
+        let known = known.map(|it| (it.0 as usize).min(bytes.len()));
         let mut prior = None;
         let spans = spans(place, bytes, found);
         for span in &spans {
@@ -458,7 +488,8 @@ impl Verdict {
             }
         }
         let top_offset = spans.last().map_or(HEADER_BYTES, |it| it.begins);
-        let top_marked = spans.last().is_some_and(|it| it.mark.is_some());
+        // With the rest of the file its mark is lost, too.
+        let top_marked = short || spans.last().is_some_and(|it| it.mark.is_some());
         let marked_end = spans.last().map_or(HEADER_BYTES, |it| it.ends);
         let top_counts = top_marked || found.is_empty();
         let good_offset = match known {
@@ -485,6 +516,17 @@ impl Verdict {
             tail,
             spans,
         }
+    }
+
+    /// Everything before it belongs to commits that were followed by others, and of which nothing
+    /// is doubtful.
+    fn sure_before(&self, damage: &[Damage]) -> u32 {
+        let unsure = damage
+            .iter()
+            .filter(|it| it.certainty == Certainty::TornOrDamaged);
+        unsure
+            .map(|it| self.commit_begins(it.offset))
+            .fold(self.sure_offset(), u32::min)
     }
 
     /// Everything before it belongs to commits that were followed by others.

@@ -10,6 +10,8 @@
 //! before that mark is on disk, the refused batch may come back; nobody can rule that out on a
 //! failing disk.
 
+mod room;
+
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -47,6 +49,7 @@ use super::promise::Durable;
 use super::promise::FailedCommits;
 use super::promise::Found;
 use super::promise::Refused;
+use super::promise::Space;
 use super::promise::SyncMode;
 use super::promise::WriterStats;
 
@@ -99,6 +102,9 @@ pub struct Writer {
     /// With the time before which each is not to be tried again.
     jobs: VecDeque<(Mono, Job)>,
     free: VecDeque<SegmentFile>,
+    space: Space,
+    /// No segment is made before this, for want of room.
+    withheld_until: Option<Mono>,
     /// See [`Found::unsynced`].
     unsynced: VecDeque<SegmentFile>,
     /// Segments that saw a failure: never written again, so removed instead of recycled.
@@ -148,6 +154,8 @@ impl Writer {
             background: None,
             jobs: VecDeque::new(),
             free: VecDeque::from(free),
+            space: Space::default(),
+            withheld_until: None,
             unsynced: VecDeque::from(unsynced),
             suspect: BTreeSet::new(),
             good,
@@ -178,6 +186,7 @@ impl Writer {
                 Err(Refused::Stopped(fault))
             }
             _ if self.gathered_bytes() >= self.config.gather_bytes_max => Err(Refused::Busy),
+            _ if !self.leaves_reserve(self.landing()) => Err(Refused::Stopped(Fault::NoSpace)),
             _ => Ok(()),
         }
     }
@@ -274,7 +283,7 @@ impl Writer {
                 from: file,
                 to: file.with_kind(SegmentKind::Damaged),
             }
-        } else if own && !suspect && free < self.config.free_max {
+        } else if own && !suspect && free < self.free_wanted() {
             Job::Rename {
                 from: file,
                 to: file.with_kind(SegmentKind::Free),
@@ -334,7 +343,7 @@ impl Writer {
         let background = if self.background.is_some() {
             None
         } else {
-            earlier(prepare, job)
+            earlier(earlier(prepare, self.withheld_until), job)
         };
         earlier(commit, background)
     }
@@ -427,6 +436,9 @@ impl Writer {
         };
         if let (TargetState::Failed { fault, .. }, true) = (target.state, eager) {
             return Err(Refused::Stopped(fault));
+        }
+        if eager && !self.leaves_reserve(landing) {
+            return Err(Refused::Stopped(Fault::NoSpace));
         }
         if landing != self.landing() {
             self.close_batch();
@@ -664,16 +676,20 @@ impl Writer {
     }
 
     fn start_prepare(&mut self, now: Now) -> Option<DiskOp> {
+        self.withheld_until = None;
         let index = self
             .targets
             .iter()
             .position(|it| it.state != TargetState::Ready)?;
-        let target = &mut self.targets[index];
-        match target.state {
+        match self.targets[index].state {
             TargetState::Failed { retry_at, .. } if retry_at > now.mono => return None,
-            _ => target.state = TargetState::Preparing,
+            _ if !self.may_prepare(index) => {
+                self.withhold(now, index);
+                return None;
+            }
+            _ => self.targets[index].state = TargetState::Preparing,
         }
-        let number = target.number;
+        let number = self.targets[index].number;
         let op = self.next_op();
         let recycle = self.free.pop_front();
         let mut header = self.spares.take();
@@ -870,6 +886,7 @@ impl Writer {
             (Background::Rename { from, to }, Ok(())) => {
                 if to.kind == SegmentKind::Free {
                     self.free.push_back(to);
+                    self.try_again();
                 }
                 return self.forget(from);
             }

@@ -380,6 +380,7 @@ fn fill_with_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
         .ok()
         .filter(takes_direct_writes);
     let target = opened.as_ref().unwrap_or(file);
+    take_room(file, bytes)?;
     let zeros = Pages::zeros(ZEROS_BYTES);
     let mut offset = 0;
     while offset < bytes {
@@ -389,6 +390,16 @@ fn fill_with_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     }
     // The length of the file is metadata: this sync makes it durable once and for all.
     file.sync_all()
+}
+
+/// Takes the room of a segment at once or not at all, where the file system can do that.
+fn take_room(file: &File, bytes: u64) -> io::Result<()> {
+    // SAFETY: the call takes a descriptor, which is open, and numbers.
+    let taken = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes.cast_signed()) };
+    match io::Error::last_os_error() {
+        error if taken != 0 && fault(&error) == Fault::NoSpace => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn rename(folders: &Folders, from: SegmentFile, to: SegmentFile) -> io::Result<()> {

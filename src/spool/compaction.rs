@@ -133,7 +133,7 @@ impl Spool {
             return None;
         }
         self.compaction.again_at = None;
-        if self.writer.admission().is_err() {
+        if !self.writer.takes_moves() {
             return None;
         }
         let victim = self.victim(now)?;

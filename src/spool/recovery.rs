@@ -30,6 +30,7 @@ use crate::log::format::Place;
 use crate::log::format::Position;
 use crate::log::recover;
 use crate::log::recover::Certainty;
+use crate::log::recover::Cut;
 use crate::log::recover::Evidence;
 use crate::log::recover::FrameRef;
 use crate::log::recover::RecoverError;
@@ -74,6 +75,10 @@ pub enum Problem {
     Unreadable,
     /// The file belongs to another spool or has been renamed; it is left alone.
     Foreign,
+    /// The file is shorter than it was; with nothing of the log in what it lacks, if so.
+    Short { unused: bool },
+    /// The file tells of a message that no file holds, though it was not done with.
+    Missing,
 }
 
 /// A report of damage. Everything else has been recovered.
@@ -103,9 +108,24 @@ impl core::fmt::Display for Damaged {
                 .and_then(|()| self.write_batch(f)),
             Problem::TornOrDamaged => write!(
                 f,
-                "{file}: {bytes} bytes at {offset} of an unconfirmed commit are torn"
+                "{file}: {bytes} bytes at {offset} of an unconfirmed commit are torn or damaged"
             )
             .and_then(|()| self.write_batch(f)),
+            Problem::Short { unused } => {
+                let mail = match unused {
+                    true => "nothing lay there, all mail was recovered",
+                    false => "mail that lay there is lost, everything else was recovered",
+                };
+                write!(
+                    f,
+                    "{file}: cut to {offset} bytes, the {bytes} bytes after them are missing; \
+                     {mail}"
+                )
+            }
+            Problem::Missing => {
+                write!(f, "{file}: tells of a message whose own segment is missing")
+                    .and_then(|()| self.write_batch(f))
+            }
         }
     }
 }
@@ -114,7 +134,7 @@ impl Damaged {
     fn write_batch(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.batch {
             Some(batch) => write!(f, "; message {batch} is lost"),
-            None => write!(f, "; everything else was recovered"),
+            None => write!(f, "; what lay there is lost, everything else was recovered"),
         }
     }
 }
@@ -167,6 +187,8 @@ pub(super) struct HomeParts {
     pub next_segment: u64,
     pub found: log::Found,
     pub useless: Vec<SegmentFile>,
+    /// Segments that were made and never written, with their sizes.
+    pub blank: Vec<(SegmentFile, u64)>,
 }
 
 impl Home {
@@ -233,9 +255,12 @@ struct SegmentFact {
 #[derive(Default)]
 struct Folder {
     number_max: u64,
+    numbers: BTreeSet<u64>,
     good: Position,
     synced: Position,
     free: Vec<(SegmentFile, u64)>,
+    /// See [`HomeParts::blank`].
+    blank: Vec<(SegmentFile, u64)>,
     /// Not sealed, so perhaps not synced.
     unsynced: Vec<SegmentFile>,
     torn_tails: u32,
@@ -311,6 +336,7 @@ impl Recovery {
         let mut evidence = Evidence::default();
         for (file, file_bytes) in files {
             folder.number_max = folder.number_max.max(file.number);
+            folder.numbers.insert(file.number);
             match file.kind {
                 SegmentKind::Live => {}
                 SegmentKind::Free => folder.free.push((file, file_bytes)),
@@ -328,6 +354,7 @@ impl Recovery {
     pub fn finish(mut self, read: ReadFn<'_>) -> Vec<Home> {
         let order = self.sort_segments();
         self.apply_outcomes();
+        self.report_missing();
         let mut homes: Vec<Home> = (0..self.shards)
             .map(|shard| Home::empty(ShardId(shard as u8)))
             .collect();
@@ -337,6 +364,7 @@ impl Recovery {
             let home = &mut homes[self.home_of(shard)];
             home.torn_tails += folder.torn_tails;
             home.free.extend(folder.free);
+            home.parts.blank.extend(folder.blank);
             home.parts.found.unsynced.extend(folder.unsynced);
             if home.shard == shard {
                 home.parts.next_segment = folder.number_max + 1;
@@ -368,6 +396,11 @@ impl Recovery {
         };
         let mut part = |offset, bytes| read(file, offset, bytes);
         let problem = match recover::read_segment(place, file_bytes, *evidence, &mut part) {
+            // What was kept for outcomes on a full disk is what the next start begins with.
+            Ok(recovered) if recovered.is_blank() => {
+                folder.blank.push((file, file_bytes));
+                return Ok(());
+            }
             Ok(recovered) => {
                 if recovered.good_offset as usize > format::HEADER_BYTES {
                     folder.counts(file.number, recovered.good_offset, recovered.sure_offset);
@@ -547,18 +580,22 @@ impl Recovery {
             });
         }
         for damage in &recovered.damage {
+            let cut = recovered.cut.filter(|it| it.offset == damage.offset);
             let told = |(offset, bytes, payload): &(u32, u32, &[u8])| {
                 let head = record::decode_message_head(payload);
                 let body = head.map_or(0, |it| format::frame_bytes(it.body_bytes as usize) as u32);
                 (*offset..offset + bytes + body).contains(&damage.offset)
             };
-            if !lost.iter().any(told) {
+            if cut.is_some() || !lost.iter().any(told) {
                 let recover::Damage {
                     offset,
                     bytes,
                     certainty,
                 } = *damage;
-                let problem = problem(certainty);
+                let problem = match cut {
+                    Some(Cut { unused, .. }) => Problem::Short { unused },
+                    None => problem(certainty),
+                };
                 self.damage.push(Damaged {
                     file,
                     offset,
@@ -601,6 +638,42 @@ impl Recovery {
             let applies = head.state == State::Settled || head.event > found.known;
             if *state != State::Settled && applies {
                 *state = head.state;
+            }
+        }
+    }
+
+    /// Messages that outcomes tell of and no segment holds. That is as it should be once a later
+    /// outcome has settled the message, and the segment with that outcome may be gone as well: so
+    /// it is damage only where no segment can have gone since.
+    fn report_missing(&mut self) {
+        let mut last: BTreeMap<BatchId, Option<&OutcomeFact>> = BTreeMap::new();
+        for outcome in &self.outcomes {
+            let (batch, state) = (outcome.head.message.batch, outcome.head.state);
+            let open = last.entry(batch).or_insert(Some(outcome));
+            // They come in the order of their events.
+            *open = open.and((state != State::Settled).then_some(outcome));
+        }
+        let holds = |batch: &BatchId| self.messages.contains_key(batch);
+        let lost = last.into_iter().filter(|(batch, _)| !holds(batch));
+        let lost = lost.filter_map(|(batch, open)| Some((batch, open?)));
+        for (batch, outcome) in lost {
+            let fact = &self.segments[outcome.segment];
+            let file = fact.segment.file;
+            let shards = |(_, shards): (&u32, &u16)| *shards == self.shards;
+            let same_home = self.starts.range(fact.start..).all(shards);
+            let whole = self.folders.get(&file.shard).is_some_and(|folder| {
+                let later = folder.numbers.range(file.number..).count() as u64;
+                later == folder.number_max - file.number + 1
+            });
+            if same_home && whole {
+                let (offset, bytes, problem) = (0, 0, Problem::Missing);
+                self.damage.push(Damaged {
+                    file,
+                    offset,
+                    bytes,
+                    problem,
+                    batch: Some(batch),
+                });
             }
         }
     }

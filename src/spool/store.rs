@@ -220,6 +220,9 @@ impl Spool {
         for file in parts.useless {
             writer.discard(file);
         }
+        for (file, file_bytes) in parts.blank {
+            writer.reclaim(file, file_bytes, false);
+        }
         if parts.segments.len() > 0 {
             // Makes what recovery decided hold at all later starts.
             writer.confirm();
@@ -255,6 +258,11 @@ impl Spool {
             return Err(Refused::NoSpace);
         }
         Ok(self.writer.admission()?)
+    }
+
+    /// See [`Writer::set_space`].
+    pub fn set_space(&mut self, space: log::Space) {
+        self.writer.set_space(space);
     }
 
     /// Puts a message into the gathering commit. `recipients` must not be empty, and the batch id
@@ -579,8 +587,9 @@ impl Spool {
 
     fn reclaim(&mut self, now: Now) {
         // While outcomes wait in memory nobody knows yet which segments they will refer to.
-        // Before the first commit of this start a power cut may undo what recovery found.
-        let waits = self.durable == CommitId(0)
+        // Before the first commit of this start only what is surely on disk counts.
+        let first = self.durable == CommitId(0);
+        let waits = first && !self.writer.found_is_synced()
             || self.reclaim_at > now.mono
             || !self.backlog.payloads.is_empty();
         if !self.reclaim_due || waits {
@@ -591,7 +600,13 @@ impl Spool {
         let own = self.config.log.shard;
         let writer = &self.writer;
         let moving = self.compaction.destinations();
-        let in_use = |file: &SegmentFile| writer.uses(*file) || moving.contains(file);
+        // That the newest one is there is what makes the others sure, until a commit says so. A
+        // full disk may have to give back the others before there is room for that commit.
+        let own_files = self.segments.iter().map(|(_, it)| it.file);
+        let newest = own_files.filter(|it| it.shard == own).max();
+        let needed = |file: &SegmentFile| first && (file.shard != own || Some(*file) == newest);
+        let in_use =
+            |file: &SegmentFile| writer.uses(*file) || moving.contains(file) || needed(file);
         let found = self
             .segments
             .reclaimable(own, self.events_durable, self.durable, &in_use);

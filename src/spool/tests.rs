@@ -26,6 +26,7 @@ use crate::types::reply::Enhanced;
 use crate::types::reply::Reply;
 
 mod crash;
+mod damage;
 mod records;
 mod space;
 mod world;

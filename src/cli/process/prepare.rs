@@ -45,14 +45,14 @@ pub(super) fn claim_addresses(config: &Config, clock: &Clock) -> Result<(), Stri
     Ok(())
 }
 
-/// Reads the spool back and makes one setup per shard.
+/// Reads the spool back and makes one setup per shard. Also tells the damage found, in sentences.
 pub(super) fn setups(
     options: &Options,
     config: &Arc<Config>,
     base: &Path,
     seed: u64,
     clock: &Clock,
-) -> Result<Vec<Setup>, String> {
+) -> Result<(Vec<Setup>, Vec<String>), String> {
     let global = config.global();
     let shards = config.shard_count() as usize;
     let spool_file = startup::count_start(base, shards, seed)?;
@@ -68,9 +68,10 @@ pub(super) fn setups(
             );
         }
     })?;
-    report_recovery(options, &homes, clock.now().mono.since(began));
-    let clean = startup::ended_clean(base, &spool_file);
-    let arrivals = by_owner(options, &mut homes, shards, clean, clock.now().wall);
+    let ended = startup::ended_clean(base, &spool_file);
+    let (now, clean) = (clock.now(), ended.is_some());
+    let damage = report_recovery(options, &homes, now.mono.since(began), ended);
+    let arrivals = by_owner(options, &mut homes, shards, clean, now.wall);
     let mut cells = Cells::new(smtp_addresses(config).len());
     // Half of the descriptors are for clients, files and what comes.
     cells.outgoing_max = startup::descriptors() / 2;
@@ -83,11 +84,7 @@ pub(super) fn setups(
         let mut log =
             crate::log::Config::new(spool_file.spool_id, shard, spool_file.starts, shards as u16);
         log.segment_bytes = global.spool_segment_size;
-        log.sync = match global.spool_sync {
-            SpoolSync::Commit => SyncMode::Commit,
-            SpoolSync::Interval(every) => SyncMode::Interval(every),
-            SpoolSync::None => SyncMode::None,
-        };
+        log.sync = sync_mode(global.spool_sync);
         let spool_config = spool::Config {
             log,
             segments_max: SEGMENTS_MAX,
@@ -114,7 +111,15 @@ pub(super) fn setups(
             unreported: core::mem::take(&mut home.unreported),
         });
     }
-    Ok(setups)
+    Ok((setups, damage))
+}
+
+fn sync_mode(option: SpoolSync) -> SyncMode {
+    match option {
+        SpoolSync::Commit => SyncMode::Commit,
+        SpoolSync::Interval(every) => SyncMode::Interval(every),
+        SpoolSync::None => SyncMode::None,
+    }
 }
 
 /// Recovered recipients, for each shard those whose queues it owns. After an end that was not clean
@@ -148,25 +153,51 @@ fn by_owner(
     owned
 }
 
-fn report_recovery(options: &Options, homes: &[spool::Home], took: Duration) {
+/// Tells what was found, and the damage once more to the caller. `ended` is what has changed since
+/// a clean end; nothing if the last run had none.
+fn report_recovery(
+    options: &Options,
+    homes: &[spool::Home],
+    took: Duration,
+    ended: Option<Vec<String>>,
+) -> Vec<String> {
     let recipients: usize = homes.iter().map(|home| home.arrivals.len()).sum();
     let torn: u32 = homes.iter().map(|home| home.torn_tails).sum();
-    if recipients > 0 || torn > 0 {
+    let mut found: Vec<String> = homes
+        .iter()
+        .flat_map(|home| &home.damage)
+        .map(|damage| format!("E204 {damage}"))
+        .collect();
+    // Only a run that was cut off leaves a commit unfinished.
+    let cut = match &ended {
+        None if torn > 0 => format!("; {torn} unfinished commits cut"),
+        None => String::new(),
+        Some(_) => {
+            let tell = |home: &spool::Home| {
+                let shard = home.shard.0;
+                format!(
+                    "E204 shard-{shard:02}: the last commit is damaged although the last run \
+                     ended cleanly; mail in it is lost, everything else was recovered"
+                )
+            };
+            found.extend(homes.iter().filter(|it| it.torn_tails > 0).map(tell));
+            String::new()
+        }
+    };
+    let gone = ended.unwrap_or_default().into_iter();
+    found.extend(gone.map(|sentence| format!("E204 {sentence}")));
+    if recipients > 0 || !cut.is_empty() {
         let text = format!(
-            "recovered {} queued messages from the spool in {}{}",
+            "recovered {} queued messages from the spool in {}{cut}",
             units::grouped(recipients as u64),
             units::duration(took),
-            if torn > 0 {
-                format!("; {torn} unfinished commits cut")
-            } else {
-                String::new()
-            },
         );
         (options.notice)(Level::Info, &text);
     }
-    for damage in homes.iter().flat_map(|home| &home.damage) {
-        (options.notice)(Level::Error, &format!("E204 {damage}"));
+    for sentence in &found {
+        (options.notice)(Level::Error, sentence);
     }
+    found
 }
 
 /// Names and addresses under which mail would come back to this process.
@@ -194,7 +225,8 @@ pub(super) fn sample(cells: &Cells, config: &Config) {
     let global = config.global();
     let spool = Path::new(&global.spoolbase);
     if let Some((free, _)) = disk_space(spool) {
-        cells.disk_free.set(free);
+        let taken = startup::still_to_take(spool, global.spool_segment_size);
+        cells.disk_free.set(free.saturating_sub(taken));
     }
     cells
         .memory_used

@@ -88,6 +88,10 @@ pub struct StatusData {
     pub started_at: String,
     pub config: ConfigState,
     pub spool: SpoolState,
+    /// Places in the spool that were found damaged at the start, if there are any; `pelton changes`
+    /// tells each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spool_damage: u64,
     pub event_log: String,
     pub shards: u64,
     pub rates: Rates,
@@ -96,6 +100,12 @@ pub struct StatusData {
     pub per_shard: Vec<ShardStats>,
     pub resident_bytes: u64,
     pub open_files: u64,
+}
+
+// Serde passes references.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

@@ -111,6 +111,14 @@ fn spool(status: &StatusData, found: &mut Found) {
             found.warn(text, &[]);
         }
     }
+    if status.spool_damage > 0 {
+        let text = format!(
+            "{} places in the spool were found damaged at the start: mail may be lost; everything \
+             else was recovered",
+            units::grouped(status.spool_damage)
+        );
+        found.fail(text, &["changes", "--since", "7d"]);
+    }
     if spool.sync != "commit" {
         let text = format!(
             "Spool_Sync = {}: mail is acknowledged before it is on disk, a power cut can lose it",
@@ -253,6 +261,16 @@ mod tests {
             );
             assert_eq!(verdict(&found), DEGRADED);
         }
+    }
+
+    #[test]
+    fn damage_in_the_spool_is_a_failure_for_as_long_as_the_process_runs() {
+        let mut status = healthy();
+        status.spool_damage = 2;
+        let found = warnings(&status);
+        assert_eq!((found.len(), found[0].level), (1, Level::Fail));
+        let told = "2 places in the spool were found damaged";
+        assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
     }
 
     #[test]

@@ -234,6 +234,34 @@ fn a_damaged_header_costs_no_record() {
 }
 
 #[test]
+fn a_file_that_was_cut_is_damaged_and_all_that_is_left_counts() {
+    for seed in 0..4 {
+        let (clean, all) = recorded(seed);
+        for cut in (0..clean.len()).step_by(389) {
+            let bytes = clean[..cut].to_vec();
+            let mut read = |at: u64, len: usize| {
+                let at = at as usize;
+                bytes.get(at..at + len).map(<[u8]>::to_vec).ok_or(Fault::Io)
+            };
+            let evidence = Evidence::default();
+            let recovered = recover::read_segment(PLACE, cut as u64, evidence, &mut read);
+            let recovered = recovered.expect("what is left is read");
+            let told = recovered.damage.last().expect("it is told");
+            assert_eq!(
+                (told.offset as usize, told.certainty),
+                (cut, Certainty::Damaged)
+            );
+            assert_eq!(recovered.tail, Tail::Clean, "it is no unfinished commit");
+            assert!(!recovered.is_blank());
+            let whole =
+                |it: &(&u32, &Vec<u8>)| *it.0 as usize + format::frame_bytes(it.1.len()) <= cut;
+            let kept = all.iter().filter(whole).count();
+            assert_eq!(recovered.frames.len(), kept, "seed {seed} cut at {cut}");
+        }
+    }
+}
+
+#[test]
 fn a_last_commit_is_cut_wherever_it_is_torn() {
     let (bytes, all) = recorded(3);
     let last = last_commit_at(&bytes);

@@ -290,6 +290,69 @@ fn a_full_disk_refuses_while_no_segment_can_be_made_and_goes_on_afterwards() {
     assert_eq!(writer.admission(), Ok(()));
 }
 
+/// Appends until mail is refused, and tells how many fitted.
+fn fill(writer: &mut Writer, disk: &mut TestDisk) -> u32 {
+    let mut taken = 0;
+    while writer.append(&[frame(true, &[&[7; 900]])]).is_ok() {
+        settle(writer, disk, now(0));
+        taken += 1;
+        assert!(taken < 1_000, "it is full at some time");
+    }
+    taken
+}
+
+#[test]
+fn with_room_short_mail_leaves_a_blank_segment_and_outcomes_go_on() {
+    let (mut writer, mut disk) = (fresh(config(1)), TestDisk::new(1));
+    let keep = 256 << 10;
+    settle(&mut writer, &mut disk, now(0));
+    // Less than another segment above what is to stay free.
+    let free = keep + (63 << 10);
+    writer.set_space(Space { free, keep });
+    let no_space = Err(Refused::Stopped(Fault::NoSpace));
+    assert!((15..25).contains(&fill(&mut writer, &mut disk)));
+    assert_eq!(writer.admission(), no_space);
+    assert_eq!(
+        writer.current_segment(),
+        1,
+        "mail leaves the second one blank"
+    );
+    assert!(writer.takes_moves());
+    // Outcomes take the rest of this segment, then the one that was kept.
+    let mut outcomes = 0;
+    while writer.current_segment() < 3 {
+        let outcome: &[&[u8]] = &[&[1; 300]];
+        writer
+            .append_lazy(now(0), &[frame(true, outcome)])
+            .expect("outcomes are taken");
+        writer.flush();
+        settle(&mut writer, &mut disk, now(0));
+        outcomes += 1;
+        assert!(
+            outcomes < 1_000,
+            "a segment for outcomes alone may take what was to stay free"
+        );
+    }
+    assert!(outcomes > 64);
+    assert_eq!(writer.admission(), no_space);
+    // Without room even for that, nothing is begun that cannot end.
+    writer.set_space(Space { free: 0, keep });
+    let prepared = writer.stats().segments_prepared;
+    settle(&mut writer, &mut disk, now(5_000));
+    assert_eq!(writer.stats().segments_prepared, prepared);
+    assert!(writer.next_wakeup().is_some_and(|at| at > now(5_000).mono));
+    // What is reclaimed takes its place, and mail goes on.
+    writer.reclaim(SegmentFile::live(SHARD, 1), 64 << 10, false);
+    settle(&mut writer, &mut disk, now(5_000));
+    assert_eq!(writer.admission(), Ok(()));
+    // And what is not needed is given back.
+    writer.reclaim(SegmentFile::live(SHARD, 2), 64 << 10, false);
+    settle(&mut writer, &mut disk, now(5_000));
+    assert_eq!(writer.free_segments(), 0);
+    let kinds: Vec<SegmentKind> = disk.list(SHARD).iter().map(|it| it.0.kind).collect();
+    assert_eq!(kinds, [SegmentKind::Live; 2]);
+}
+
 #[test]
 fn the_weaker_modes_say_so_and_interval_syncs_in_time() {
     let interval = core::time::Duration::from_millis(200);

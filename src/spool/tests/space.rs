@@ -137,3 +137,43 @@ fn a_full_spool_refuses_mail_and_still_takes_outcomes() {
     assert_eq!(world.spools[0].admission(), Ok(()));
     assert!(world.latencies().count() > 0);
 }
+
+#[test]
+fn a_full_disk_is_started_on_with_the_segment_that_was_kept_for_outcomes() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 1);
+        for _ in 0..30 {
+            world.store(3_000);
+            world.quiesce();
+        }
+        let full = crate::log::Space { free: 0, keep: 0 };
+        world.spools[0].set_space(full);
+        while world.spools[0].admission().is_ok() {
+            world.store(3_000);
+            world.quiesce();
+        }
+        let open = world.open_batches();
+        for batch in &open[..2] {
+            end(&mut world, *batch);
+        }
+        world.quiesce();
+        world.crash(false);
+        world.boot(1);
+        world.spools[0].set_space(full);
+        assert_eq!(world.open_batches().len(), open.len() - 2);
+        for batch in &open[2..] {
+            end(&mut world, *batch);
+        }
+        world.quiesce();
+        // Once the events are told, what is done with makes room for mail and for the next start.
+        world.report(true);
+        world.quiesce();
+        assert_eq!(world.spools[0].admission(), Ok(()));
+        world.crash(true);
+        world.boot(1);
+        world.spools[0].set_space(full);
+        world.quiesce();
+        assert_eq!(world.open_batches(), []);
+        assert_eq!(world.spools[0].admission(), Ok(()));
+    }
+}

@@ -121,15 +121,7 @@ impl World {
     pub fn boot(&mut self, shards: u16) {
         self.start += 1;
         self.disk.remove_new();
-        let mut recovery = Recovery::new(SPOOL, shards);
-        let disk = &self.disk;
-        let mut read = |file, at, bytes| disk.read(file, at, bytes);
-        for folder in disk.folders() {
-            recovery
-                .folder(folder, disk.list(folder), &mut read)
-                .expect("our format");
-        }
-        let mut homes = recovery.finish(&mut read);
+        let mut homes = self.recover(shards);
         let config = |shard: ShardId| Config {
             log: log::Config {
                 segment_bytes: SEGMENT_BYTES,
@@ -154,6 +146,19 @@ impl World {
         }
     }
 
+    /// What a start would find.
+    pub fn recover(&self, shards: u16) -> Vec<Home> {
+        let mut recovery = Recovery::new(SPOOL, shards);
+        let disk = &self.disk;
+        let mut read = |file, at, bytes| disk.read(file, at, bytes);
+        for folder in disk.folders() {
+            recovery
+                .folder(folder, disk.list(folder), &mut read)
+                .expect("our format");
+        }
+        recovery.finish(&mut read)
+    }
+
     fn tell(&mut self, batch: BatchId, event: &UnreportedEvent) {
         if let UnreportedEvent::Outcome(it) = event {
             self.told.insert((batch, it.message.recipient, it.attempts));
@@ -166,7 +171,11 @@ impl World {
         let mut place: BTreeMap<BatchId, usize> = BTreeMap::new();
         for home in homes {
             assert!(
-                self.damage_is_fine || home.damage.iter().all(|it| it.problem != Problem::Damaged),
+                self.damage_is_fine
+                    || home
+                        .damage
+                        .iter()
+                        .all(|it| it.problem == Problem::TornOrDamaged),
                 "nothing that was synced is damaged: {:?}",
                 home.damage
             );
