@@ -420,7 +420,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         .doc("Connections of one listen address, in the whole process."),
     row("service_sessions", count(1), GLOBAL)
         .default("20000")
-        .doc("Inbound SMTP connections of all listeners, in the whole process."),
+        .doc(
+            "Inbound SMTP connections of all listeners, in the whole process; never more than \
+             three eighths of the files that may be open.",
+        ),
     row("max_connections_per_peer", count(1), SMTP)
         .default("10000")
         .doc("Connections of one address. Lower it where strangers connect."),

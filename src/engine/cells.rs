@@ -10,6 +10,9 @@ use crate::types::id::{SHARDS_MAX, ShardId};
 pub struct Cells {
     /// SMTP connections of all listeners.
     pub sessions: LimitCell,
+    /// SMTP connections that the process has file descriptors for: the spool, the event log and
+    /// the operator need some too. Set before the shards run.
+    pub sessions_max: u64,
     /// SMTP connections per listen address, by its index.
     pub sessions_per_listen: Vec<LimitCell>,
     /// SMTP connections per peer address.
@@ -41,6 +44,7 @@ impl Cells {
         let sessions_per_listen = (0..listens).map(|_| LimitCell::new()).collect();
         Cells {
             sessions_per_listen,
+            sessions_max: u64::MAX,
             outgoing_max: u64::MAX,
             ..Cells::default()
         }

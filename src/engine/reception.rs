@@ -498,7 +498,8 @@ fn admit(
         return Err(&replies::SPOOL_STOPPED);
     }
     let cells = &turn.common.cells;
-    if !cells.sessions.reserve(u64::from(settings.service_sessions)) {
+    let sessions_max = u64::from(settings.service_sessions).min(cells.sessions_max);
+    if !cells.sessions.reserve(sessions_max) {
         return Err(&replies::CONCURRENCY);
     }
     let of_listen = &cells.sessions_per_listen[listen];

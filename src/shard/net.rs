@@ -127,6 +127,14 @@ impl Conn {
         self.unsent.borrow().chunks.is_empty()
     }
 
+    /// Whether the peer has acknowledged all that was to be sent.
+    fn has_arrived(&self) -> bool {
+        let mut queued: libc::c_int = 0;
+        // SAFETY: the call writes one int, whose address is given.
+        let told = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut queued) };
+        self.is_sent() && (told != 0 || queued == 0)
+    }
+
     /// Writes at once what the socket takes. The chunk comes back when all of it has left.
     fn send_now(&self, chunk: Chunk) -> Result<Option<Chunk>, ()> {
         let mut unsent = self.unsent.borrow_mut();
@@ -244,7 +252,13 @@ pub fn send_chunk(shell: &Shell, conn: &Rc<Conn>, chunk: Chunk) {
 
 pub fn abort(shell: &Shell, conn: &Rc<Conn>) {
     if !conn.aborted.replace(true) {
-        let _ = conn.socket.shutdown(Shutdown::Both);
+        if conn.id.side == Side::Out && !conn.has_arrived() {
+            // A host that is given up must not get the rest of a message with its dot from what
+            // the kernel still holds: closing resets the connection.
+            let _ = conn.socket.set_linger(Some(Duration::ZERO));
+        } else {
+            let _ = conn.socket.shutdown(Shutdown::Both);
+        }
         shell.net.queue(conn);
     }
 }

@@ -73,8 +73,7 @@ pub(super) fn setups(
     let damage = report_recovery(options, &homes, now.mono.since(began), ended);
     let arrivals = by_owner(options, &mut homes, shards, clean, now.wall);
     let mut cells = Cells::new(smtp_addresses(config).len());
-    // Half of the descriptors are for clients, files and what comes.
-    cells.outgoing_max = startup::descriptors() / 2;
+    (cells.sessions_max, cells.outgoing_max) = connections_max(startup::descriptors());
     let cells = Arc::new(cells);
     sample(&cells, config);
     let identity = identity(options, config);
@@ -120,6 +119,13 @@ fn sync_mode(option: SpoolSync) -> SyncMode {
         SpoolSync::Interval(every) => SyncMode::Interval(every),
         SpoolSync::None => SyncMode::None,
     }
+}
+
+/// Connections in and out that so many descriptors allow: an eighth is for files and the operator,
+/// half for connections out, the rest for clients.
+fn connections_max(descriptors: u64) -> (u64, u64) {
+    let out = descriptors / 2;
+    (descriptors - descriptors / 8 - out, out)
 }
 
 /// Recovered recipients, for each shard those whose queues it owns. After an end that was not clean
