@@ -59,7 +59,8 @@ pub struct ListArgs {
     #[arg(long = "where", value_name = "FILTER", default_value = "")]
     pub filter: String,
     /// List at most this many
-    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT)]
+    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: usize,
     /// List messages instead of queues; the filter may then name id, recipient, sender, size and
     /// attempts too

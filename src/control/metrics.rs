@@ -229,6 +229,12 @@ const TABLE: &[Metric] = &[
         "Queues: pairs of binding and domain.",
         gauges.queues
     ),
+    metric!(
+        Gauge,
+        "pelton_queues_failing",
+        "Queues that rest because every host of theirs fails, or their source address does.",
+        gauges.queues_failing
+    ),
     Metric {
         name: "pelton_connections",
         kind: Kind::Gauge,

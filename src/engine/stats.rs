@@ -64,6 +64,9 @@ pub struct Gauges {
     pub queue_delayed: u64,
     pub queue_in_flight: u64,
     pub queues: u64,
+    /// Queues that rest because every host of theirs fails, or their source address does.
+    #[serde(default)]
+    pub queues_failing: u64,
     pub sessions_in: u64,
     pub sessions_out: u64,
     pub resident_messages: u64,
@@ -102,8 +105,8 @@ impl ShardStats {
             connections_out_failed body_reads compacted_messages mesh_messages events_written
             events_lost event_log_failures dns_lookups sends receives);
         let (mine, theirs) = (&mut self.gauges, &other.gauges);
-        add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queues sessions_in
-            sessions_out resident_messages resident_bytes queue_bytes spool_messages
+        add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queues queues_failing
+            sessions_in sessions_out resident_messages resident_bytes queue_bytes spool_messages
             spool_segments spool_bytes spool_live_bytes commits_pending event_log_bytes
             event_log_backlog_bytes);
         mine.oldest_seconds = mine.oldest_seconds.max(theirs.oldest_seconds);

@@ -27,6 +27,7 @@ pub fn warnings(status: &StatusData) -> Vec<Warning> {
     spool(status, &mut found);
     event_log(status, &mut found);
     config(status, &mut found);
+    delivery(status, &mut found);
     let oldest = status.total.gauges.oldest_seconds;
     if oldest > OLDEST_SECONDS_MAX {
         let age = units::duration(Duration::from_secs(oldest));
@@ -71,6 +72,21 @@ fn shards(status: &StatusData, found: &mut Found) {
             status.shards
         );
         found.fail(text, &["changes", "--since", "1h"]);
+    }
+}
+
+/// A few dead domains are every bulk sender's daily life; most of the queues are not.
+fn delivery(status: &StatusData, found: &mut Found) {
+    let gauges = &status.total.gauges;
+    let (failing, queues) = (gauges.queues_failing, gauges.queues);
+    if failing * 2 > queues {
+        let text = format!(
+            "{} of {} queues rest: every host of theirs fails, or the source address of their \
+             binding is not on this machine",
+            units::grouped(failing),
+            units::grouped(queues)
+        );
+        found.warn(text, &["queue", "list"]);
     }
 }
 
@@ -261,6 +277,18 @@ mod tests {
             );
             assert_eq!(verdict(&found), DEGRADED);
         }
+    }
+
+    #[test]
+    fn queues_that_rest_are_worth_a_word_once_they_are_the_most() {
+        let mut status = healthy();
+        let gauges = &mut status.total.gauges;
+        (gauges.queues, gauges.queues_failing) = (4, 2);
+        assert_eq!(warnings(&status), []);
+        status.total.gauges.queues_failing = 3;
+        let found = warnings(&status);
+        assert_eq!((found.len(), found[0].level), (1, Level::Warn));
+        assert!(found[0].text.starts_with("3 of 4 queues rest"));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! What an operator sees of the queues of this shard. Looking changes nothing, and a look at many
 //! queues or messages is bounded.
 
-use core::time::Duration;
-
 use crate::base::time::{Mono, Now};
 use crate::base::units;
 use crate::config::Query as ConfigQuery;
@@ -382,7 +380,7 @@ impl Owner {
         gauges.resident_messages = self.queues.resident_messages() as u64;
         gauges.resident_bytes = self.queues.resident_bytes();
         gauges.queue_bytes = (self.queues.len() * ENTRY_BYTES) as u64;
-        gauges.oldest_seconds = self.oldest(now).map_or(0, |age| age.as_secs());
+        (gauges.oldest_seconds, gauges.queues_failing) = self.trouble(now);
     }
 
     /// Limits that queues of this shard wait under, and whether each has room for a connection.
@@ -398,12 +396,15 @@ impl Owner {
         all.any(|(_, outgoing)| outgoing.places.are_under(limit))
     }
 
-    fn oldest(&self, now: Now) -> Option<Duration> {
-        let queues = self
-            .links
-            .keys()
-            .filter_map(|queue| self.queues.view(*queue));
-        queues.filter_map(|view| view.oldest_age(now)).max()
+    /// Age of the oldest message in seconds, and how many queues rest because nothing answers.
+    fn trouble(&self, now: Now) -> (u64, u64) {
+        let queues = self.links.keys();
+        let (mut oldest, mut failing) = (0, 0);
+        for view in queues.filter_map(|queue| self.queues.view(*queue)) {
+            oldest = oldest.max(view.oldest_age(now).map_or(0, |age| age.as_secs()));
+            failing += u64::from(view.waiting().cause == Cause::HostsFailing);
+        }
+        (oldest, failing)
     }
 }
 
