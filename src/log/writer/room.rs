@@ -99,15 +99,15 @@ impl Writer {
     }
 
     /// Whether the segment of this target may be made now. One that commits wait for may take what
-    /// is to stay free, but is not begun where it cannot end.
+    /// is to stay free, and is tried even where it does not seem to fit: the disk knows better than
+    /// the last look at it, and what is not recorded is delivered twice.
     pub(super) fn may_prepare(&self, index: usize) -> bool {
         if !self.free.is_empty() || !self.is_short() {
             return true;
         }
         let number = self.targets[index].number;
         let mut batches = self.closed.iter().chain(&self.gathering);
-        let awaited = index == 0 || batches.any(|it| it.segment == number);
-        awaited && self.space.free >= self.config.segment_bytes
+        index == 0 || batches.any(|it| it.segment == number)
     }
 
     pub(super) fn withhold(&mut self, now: Now, index: usize) {
