@@ -16,6 +16,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Mono, Wall};
 use crate::deliver::classify;
 use crate::engine::Turn;
+use crate::engine::gather::Gather;
 use crate::engine::io::{Action, Level, Settled};
 use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
@@ -79,6 +80,7 @@ pub struct Home {
     next_read: u64,
     /// When the commit in flight was given to the disk, and how many messages wait for it.
     commit: Option<(OpId, Mono)>,
+    gather: Gather,
     /// For the engine, once it has the turn again.
     pub told: Vec<Told>,
     pub bodies: Vec<(ShardId, BatchId, Option<Arc<Content>>)>,
@@ -98,6 +100,7 @@ impl Home {
             reads_waiting: VecDeque::new(),
             next_read: 0,
             commit: None,
+            gather: Gather::default(),
             told: Vec::new(),
             bodies: Vec::new(),
             stopped: None,
@@ -110,6 +113,7 @@ impl Home {
             Ok(stored) => {
                 self.note_event(stored.commit.0, stored.event);
                 self.waiting.push_back((stored.commit, offer));
+                self.gather.joined();
                 self.note_stopped(turn, None);
                 Ok(())
             }
@@ -322,10 +326,9 @@ impl Home {
         if let Some((op, began)) = self.commit
             && op == completion.op
         {
-            turn.common
-                .stats
-                .commit_latency
-                .record(turn.now.mono.since(began));
+            let took = turn.now.mono.since(began);
+            turn.common.stats.commit_latency.record(took);
+            self.gather.committed(took);
             self.commit = None;
         }
         match self.spool.completed(turn.now, completion) {
@@ -408,8 +411,12 @@ impl Home {
         self.hose.completed(turn.now, op, result);
     }
 
-    /// Starts what the disk should do next. Called at the end of every turn.
-    pub fn pump(&mut self, turn: &mut Turn<'_>) {
+    /// Starts what the disk should do next. Called at the end of every turn. `open` counts the
+    /// sessions that are in the middle of a message: a commit may wait a moment for them.
+    pub fn pump(&mut self, turn: &mut Turn<'_>, open: usize) {
+        if self.spool.could_commit() && self.gather.waits(turn.now.mono, open) {
+            return;
+        }
         let keep = turn.common.generation.config.global().min_free_space;
         let disk_free = &turn.common.cells.disk_free;
         let free = disk_free.get();
@@ -449,16 +456,18 @@ impl Home {
         }
     }
 
-    /// See [`Spool::could_commit`].
-    pub fn could_commit(&self) -> bool {
-        self.spool.could_commit()
+    /// See [`Spool::could_commit`]; nothing while that waits for the `open` sessions.
+    pub fn could_commit(&self, open: usize) -> bool {
+        !self.gather.is_waiting(open) && self.spool.could_commit()
     }
 
     pub fn next_wakeup(&self) -> Option<Mono> {
-        [self.spool.next_wakeup(), self.hose.next_wakeup()]
-            .into_iter()
-            .flatten()
-            .min()
+        let stages = [
+            self.spool.next_wakeup(),
+            self.hose.next_wakeup(),
+            self.gather.next_wakeup(),
+        ];
+        stages.into_iter().flatten().min()
     }
 
     /// No message waits for its commit and no body for its read.
@@ -470,7 +479,7 @@ impl Home {
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
         self.spool.flush(turn.now);
         self.hose.flush();
-        self.pump(turn);
+        self.pump(turn, 0);
         self.is_quiet() && self.spool.is_idle() && self.hose.is_flushed()
     }
 

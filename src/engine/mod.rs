@@ -9,6 +9,7 @@
 
 mod answers;
 pub mod cells;
+mod gather;
 pub mod home;
 pub mod io;
 pub mod owner;
@@ -258,13 +259,13 @@ impl Engine {
             out,
             common: &mut self.common,
         };
-        self.home.pump(turn);
+        self.home.pump(turn, self.reception.in_message());
         self.finish_shutdown(now, out);
     }
 
     /// Whether [`Self::start_disk`] would start a commit that somebody waits for.
     pub fn could_commit(&self) -> bool {
-        self.home.could_commit()
+        self.home.could_commit(self.reception.in_message())
     }
 
     /// Takes an input and leaves the disk alone: whoever has several inputs at hand takes them all
@@ -276,54 +277,24 @@ impl Engine {
             common: &mut self.common,
         };
         match input {
-            Input::Received {
-                conn:
-                    ConnId {
-                        side: Side::In,
-                        key,
-                    },
-                bytes,
-            } => {
-                self.reception.received(turn, &mut self.home, key, bytes);
-            }
-            Input::Received {
-                conn:
-                    ConnId {
-                        side: Side::Out,
-                        key,
-                    },
-                bytes,
-            } => {
+            Input::Received { conn, bytes } => {
                 turn.common.stats.counters.receives += 1;
-                self.owner.received(turn, key, bytes);
+                match conn.side {
+                    Side::In => {
+                        self.reception
+                            .received(turn, &mut self.home, conn.key, bytes);
+                    }
+                    Side::Out => self.owner.received(turn, conn.key, bytes),
+                }
             }
-            Input::Sent {
-                conn:
-                    ConnId {
-                        side: Side::Out,
-                        key,
-                    },
-                all,
-            } => self.owner.sent(turn, key, all),
-            Input::Sent { .. } => {}
-            Input::Closed {
-                conn:
-                    ConnId {
-                        side: Side::In,
-                        key,
-                    },
-            } => {
-                self.reception.closed(turn, key);
-            }
-            Input::Closed {
-                conn:
-                    ConnId {
-                        side: Side::Out,
-                        key,
-                    },
-            } => {
-                self.owner.closed(turn, key);
-            }
+            Input::Sent { conn, all } => match conn.side {
+                Side::In => self.reception.sent(turn, conn.key),
+                Side::Out => self.owner.sent(turn, conn.key, all),
+            },
+            Input::Closed { conn } => match conn.side {
+                Side::In => self.reception.closed(turn, conn.key),
+                Side::Out => self.owner.closed(turn, conn.key),
+            },
             Input::Ended { conn } => self.reception.ended(turn, conn.key),
             Input::Dialed { conn, result } => self.owner.dialed(turn, conn.key, result),
             Input::Spool(completion) => self.home.spool_done(turn, completion),

@@ -56,13 +56,26 @@ struct Incoming {
     /// The client sends no more.
     ended: bool,
     closing: bool,
+    /// Closing: when it is cut off if nothing moves.
+    linger_until: Mono,
     timer: Option<(Mono, TimerKey)>,
     /// What was reserved for it.
     listen: usize,
     peer_slot: Option<PeerSlot>,
     counted: bool,
+    /// Counts among those in the middle of a message.
+    in_message: bool,
     /// When the transaction under way began, for the injection latency.
     began: Mono,
+}
+
+fn linger_until(turn: &Turn<'_>) -> Mono {
+    let linger = if turn.common.draining {
+        LINGER_DRAINING
+    } else {
+        LINGER
+    };
+    turn.now.mono + linger
 }
 
 /// Settings of one listen address and kind of peer, shared by its sessions.
@@ -74,6 +87,8 @@ struct Listener {
 
 pub struct Reception {
     incoming: Slab<Box<Incoming>>,
+    /// Sessions in the middle of a message.
+    in_message: usize,
     timers: TimerWheel<Key>,
     fired: Vec<Key>,
     /// Resolved settings; equal ones are shared.
@@ -90,6 +105,7 @@ impl Reception {
     pub fn new(now: Mono) -> Reception {
         Reception {
             incoming: Slab::new(),
+            in_message: 0,
             timers: TimerWheel::new(now),
             fired: Vec::new(),
             listeners: Vec::new(),
@@ -102,6 +118,11 @@ impl Reception {
     /// Connections that are open.
     pub fn sessions(&self) -> usize {
         self.incoming.len()
+    }
+
+    /// Sessions in the middle of a message, which may soon be whole.
+    pub fn in_message(&self) -> usize {
+        self.in_message
     }
 
     /// What was resolved from the generation before is forgotten; open sessions keep theirs.
@@ -140,9 +161,11 @@ impl Reception {
             waiting: false,
             ended: false,
             closing: false,
+            linger_until: Mono::MAX,
             timer: None,
             listen,
             counted: peer_slot.is_some(),
+            in_message: false,
             peer_slot,
             began: turn.now.mono,
         }));
@@ -165,7 +188,6 @@ impl Reception {
 
     /// Bytes from a client. Whole messages are offered to the home.
     pub fn received(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, bytes: &[u8]) {
-        turn.common.stats.counters.receives += 1;
         let Some(incoming) = self.incoming.get_mut(key) else {
             return;
         };
@@ -186,6 +208,15 @@ impl Reception {
         if let Some(incoming) = self.incoming.get_mut(key) {
             incoming.ended = true;
             self.flush(turn, key, false);
+        }
+    }
+
+    /// Some of what it is owed has left. A client that still reads its replies is not cut off.
+    pub fn sent(&mut self, turn: &Turn<'_>, key: Key) {
+        if let Some(incoming) = self.incoming.get_mut(key)
+            && incoming.closing
+        {
+            incoming.linger_until = linger_until(turn);
         }
     }
 
@@ -221,8 +252,10 @@ impl Reception {
             counted,
             listen,
             peer_slot,
+            in_message,
             ..
         } = *incoming;
+        self.in_message -= usize::from(in_message);
         if counted {
             let cells = &turn.common.cells;
             cells.sessions.release();
@@ -241,8 +274,13 @@ impl Reception {
                 continue;
             };
             incoming.timer = None;
-            if incoming.closing {
+            if incoming.closing && incoming.linger_until <= turn.now.mono {
                 turn.out.push(Action::Abort { conn: conn_id(key) });
+                continue;
+            }
+            if incoming.closing {
+                let until = incoming.linger_until;
+                incoming.timer = Some((until, self.timers.insert(until, key)));
                 continue;
             }
             let step = incoming.session.timeout(turn.now);
@@ -338,13 +376,12 @@ impl Reception {
             turn.out.push(Action::Close { conn: conn_id(key) });
         }
         if incoming.closing {
-            let linger = if turn.common.draining {
-                LINGER_DRAINING
-            } else {
-                LINGER
-            };
-            deadline = turn.now.mono + linger;
+            incoming.linger_until = linger_until(turn);
+            deadline = incoming.linger_until;
         }
+        let in_message = incoming.session.is_in_message() && !incoming.closing;
+        self.in_message += usize::from(in_message);
+        self.in_message -= usize::from(core::mem::replace(&mut incoming.in_message, in_message));
         // Timers only move to earlier moments; one that fires too early is set again.
         match incoming.timer {
             Some((armed, _)) if armed <= deadline => return,

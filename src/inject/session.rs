@@ -323,6 +323,11 @@ impl Session {
         content.map_or(0, |content| content.reader.held_bytes())
     }
 
+    /// Between MAIL and the end of the message.
+    pub fn is_in_message(&self) -> bool {
+        self.transaction.is_some()
+    }
+
     pub fn facts(&self) -> Facts {
         self.facts
     }

@@ -102,19 +102,30 @@ impl fmt::Display for SegmentFile {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OpId(pub u64);
 
+/// What of a commit is durable when it has ended well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    Nothing,
+    /// What it writes: all that was written to the file before is durable already. A device that
+    /// can write through its cache needs no flush for that.
+    Written,
+    /// All that has been written to the file.
+    File,
+}
+
 /// One operation on the disk. Several may be under way at once; each is answered by exactly one
 /// [`Completion`], whatever happens. A write that wrote less than it should has failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DiskOp {
     /// Write all of `bytes` at `offset` (in pieces if need be), check that every piece was whole,
-    /// then, if `sync`, `fdatasync` the file. After a failure do nothing more to the file: no
-    /// second write, no second sync.
+    /// and make durable what `sync` says. After a failure do nothing more to the file: no second
+    /// write, no second sync.
     Commit {
         op: OpId,
         file: SegmentFile,
         offset: u64,
         bytes: Vec<u8>,
-        sync: bool,
+        sync: Sync,
     },
     /// `fdatasync` the file (`Spool_Sync = interval` when nothing is being written).
     Sync { op: OpId, file: SegmentFile },

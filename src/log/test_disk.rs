@@ -10,6 +10,7 @@ use crate::log::DiskOp;
 use crate::log::Fault;
 use crate::log::SegmentFile;
 use crate::log::SegmentKind;
+use crate::log::Sync;
 use crate::types::id::ShardId;
 
 const SECTOR: usize = 512;
@@ -71,6 +72,14 @@ impl File {
     fn persist(&mut self, sector: usize) {
         let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.cache.len());
         self.disk[range.clone()].copy_from_slice(&self.cache[range]);
+    }
+
+    fn sync_written(&mut self, at: usize, bytes: &[u8]) {
+        for sector in File::sectors(at, bytes) {
+            if self.dirty.remove(&sector) {
+                self.persist(sector);
+            }
+        }
     }
 
     fn sync(&mut self) {
@@ -208,12 +217,14 @@ impl TestDisk {
                     .get_mut(file)
                     .expect("commits go to files that exist");
                 it.write(*offset as usize, bytes);
-                if *sync && sync_fails {
+                if *sync != Sync::Nothing && sync_fails {
                     it.persist_some(&mut self.prng);
                     return Err(Fault::Io);
                 }
-                if *sync {
-                    it.sync();
+                match sync {
+                    Sync::Nothing => {}
+                    Sync::Written => it.sync_written(*offset as usize, bytes),
+                    Sync::File => it.sync(),
                 }
             }
             DiskOp::Seal {

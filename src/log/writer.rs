@@ -33,6 +33,7 @@ use super::disk::Fault;
 use super::disk::OpId;
 use super::disk::SegmentFile;
 use super::disk::SegmentKind;
+use super::disk::Sync;
 use super::format;
 use super::format::Frame;
 use super::format::Header;
@@ -557,7 +558,11 @@ impl Writer {
         if self.targets[0].state != TargetState::Ready {
             return None;
         }
-        let sync = self.config.sync == SyncMode::Commit || sync_due;
+        let sync = match self.config.sync {
+            SyncMode::Commit => Sync::Written,
+            SyncMode::Interval(_) if sync_due => Sync::File,
+            SyncMode::Interval(_) | SyncMode::None => Sync::Nothing,
+        };
         self.closed
             .pop_front()
             .map(|batch| self.start_commit(now, batch, sync))
@@ -574,7 +579,7 @@ impl Writer {
         DiskOp::Sync { op, file }
     }
 
-    fn start_commit(&mut self, now: Now, mut batch: Batch, sync: bool) -> DiskOp {
+    fn start_commit(&mut self, now: Now, mut batch: Batch, sync: Sync) -> DiskOp {
         let op = self.next_op();
         let offset = batch.base + batch.bytes.len() as u64;
         let commit = batch.commit.0;
@@ -603,7 +608,7 @@ impl Writer {
         self.flight = Some(Flight {
             op,
             started: now.mono,
-            sync,
+            sync: sync != Sync::Nothing,
             work: Work::Commit(batch),
         });
         DiskOp::Commit {

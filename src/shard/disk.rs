@@ -1,5 +1,5 @@
-//! Files of a shard. What happens all the time goes through the ring: a commit is a write and an
-//! fdatasync linked to it, a body is one read. What is rare and made of many calls (segments,
+//! Files of a shard. What happens all the time goes through the ring: a commit is one write
+//! that is durable when it ends, a body is one read. What is rare and made of many calls (segments,
 //! names, the event log) runs on a thread in the background, and holds up nothing. Every completion
 //! is checked for a short write; the surroundings decide nothing about failures.
 
@@ -17,7 +17,7 @@ use crate::engine::io::Input;
 use crate::hose;
 use crate::hose::HoseOp;
 use crate::log::{
-    COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, folder_name,
+    COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, Sync, folder_name,
 };
 use crate::shard::ring::{DIRECT_ALIGN, Finished, Pages};
 use crate::shard::{Shell, background};
@@ -167,7 +167,7 @@ pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
         } => {
             if let Some((opened, bytes)) = opened(shell, file, bytes, tag) {
                 let mut ring = shell.ring.borrow_mut();
-                ring.write(opened.file, offset, bytes, true, tag);
+                ring.write(opened.file, offset, bytes, Sync::File, tag);
             }
         }
         DiskOp::Sync { file, .. } => {
@@ -196,7 +196,7 @@ fn commit(
     shell: &Shell,
     (file, offset): (SegmentFile, u64),
     bytes: Vec<u8>,
-    sync: bool,
+    sync: Sync,
     tag: Purpose,
 ) {
     let Some((opened, bytes)) = opened(shell, file, bytes, tag) else {
@@ -204,7 +204,9 @@ fn commit(
     };
     let mut ring = shell.ring.borrow_mut();
     match opened.direct {
-        Some(direct) if sync => ring.write_direct(direct, offset, bytes, tag),
+        Some(direct) if sync != Sync::Nothing => {
+            ring.write_direct(direct, offset, bytes, sync, tag);
+        }
         // What need not be on the disk yet is left to the system, which gathers it.
         _ => ring.write(opened.file, offset, bytes, sync, tag),
     }

@@ -19,6 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::base::slab::{Key, Slab};
 use crate::engine::io::{ConnId, Side};
+use crate::log::Sync;
 
 /// Entries of the submission queue; a full one is submitted early.
 const SUBMISSIONS: u32 = 256;
@@ -115,8 +116,7 @@ pub struct Finished<T> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Act {
-    Write,
-    WriteThenSync,
+    Write(Sync),
     Sync,
     Read,
 }
@@ -208,16 +208,22 @@ impl<T> Ring<T> {
         self.push(entry.user_data(none.0));
     }
 
-    /// Writes all of `bytes`, then syncs the data if asked to. A failed sync is never repeated.
-    pub fn write(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, sync: bool, tag: T) {
-        let act = if sync { Act::WriteThenSync } else { Act::Write };
-        self.begin(Work::new(file, offset, bytes, act, tag));
+    /// Writes all of `bytes`, and makes durable what it is asked to. A failed sync is never
+    /// repeated.
+    pub fn write(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, sync: Sync, tag: T) {
+        self.begin(Work::new(file, offset, bytes, Act::Write(sync), tag));
     }
 
-    /// Writes past the page cache, to a file opened so, whole blocks of [`DIRECT_ALIGN`]; then
-    /// syncs the data.
-    pub fn write_direct(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, tag: T) {
-        let act = Act::WriteThenSync;
+    /// The same past the page cache, to a file opened so, whole blocks of [`DIRECT_ALIGN`].
+    pub fn write_direct(
+        &mut self,
+        file: Arc<File>,
+        offset: u64,
+        bytes: Vec<u8>,
+        sync: Sync,
+        tag: T,
+    ) {
+        let act = Act::Write(sync);
         let aligned = (bytes.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN);
         let mut work = Work::new(file, offset, bytes, act, tag);
         if !aligned {
@@ -262,10 +268,17 @@ impl<T> Ring<T> {
                 let entry = opcode::Read::new(fd, rest.as_mut_ptr(), bytes).offset(offset);
                 self.push(entry.build().user_data(transfer));
             }
-            Act::Write | Act::WriteThenSync => {
-                let linked = self.links && work.act == Act::WriteThenSync;
+            Act::Write(sync) => {
+                let linked = self.links && sync == Sync::File;
+                // Without a flush where the device can do without, and by the kernel's own threads
+                // where it cannot.
+                let through = if sync == Sync::Written {
+                    libc::RWF_DSYNC
+                } else {
+                    0
+                };
                 let entry = opcode::Write::new(fd, rest.as_ptr(), bytes).offset(offset);
-                let entry = entry.build().user_data(transfer);
+                let entry = entry.rw_flags(through).build().user_data(transfer);
                 if linked {
                     self.make_room(2);
                     let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
@@ -307,7 +320,7 @@ impl<T> Ring<T> {
             self.submit(key);
             return None;
         }
-        if work.act == Act::WriteThenSync {
+        if work.act == Act::Write(Sync::File) {
             // The kernel does not link quietly, or the last write came in pieces.
             let fd = Fd(work.file.as_raw_fd());
             self.push_sync(key, fd);
@@ -598,7 +611,7 @@ mod tests {
     fn what_is_written_and_synced_can_be_read() {
         for mut ring in rings() {
             let file = Arc::new(tempfile::tempfile().unwrap());
-            ring.write(file.clone(), 3, b"hello".to_vec(), true, 1);
+            ring.write(file.clone(), 3, b"hello".to_vec(), Sync::File, 1);
             let done = finished(&mut ring);
             assert_eq!((done.tag, &done.bytes[..]), (1, &b"hello"[..]));
             done.result.unwrap();
@@ -624,9 +637,10 @@ mod tests {
             return;
         };
         let (file, mut ring) = (Arc::new(file), Ring::<u32>::new().unwrap());
-        for (n, blocks) in [1, 3, 40, 2].into_iter().enumerate() {
+        let kinds = [Sync::Written, Sync::File, Sync::Written, Sync::Written];
+        for (n, (blocks, sync)) in [1, 3, 40, 2].into_iter().zip(kinds).enumerate() {
             let bytes = vec![n as u8; blocks * DIRECT_ALIGN];
-            ring.write_direct(file.clone(), 0, bytes.clone(), n as u32);
+            ring.write_direct(file.clone(), 0, bytes.clone(), sync, n as u32);
             let done = finished(&mut ring);
             done.result.unwrap();
             assert_eq!(done.bytes, bytes);
@@ -638,11 +652,11 @@ mod tests {
     fn a_failed_write_is_told_once_and_nothing_is_synced() {
         for mut ring in rings() {
             let file = Arc::new(File::open("/dev/null").unwrap());
-            ring.write(file.clone(), 0, b"hello".to_vec(), true, 1);
+            ring.write(file.clone(), 0, b"hello".to_vec(), Sync::File, 1);
             let done = finished(&mut ring);
             assert_eq!(done.result.unwrap_err().raw_os_error(), Some(libc::EBADF));
             assert_eq!(done.bytes, b"hello");
-            ring.write(file, 0, b"again".to_vec(), false, 2);
+            ring.write(file, 0, b"again".to_vec(), Sync::Nothing, 2);
             assert_eq!(finished(&mut ring).tag, 2);
             assert!(ring.works.is_empty());
         }
@@ -654,7 +668,8 @@ mod tests {
             let file = Arc::new(tempfile::tempfile().unwrap());
             let count = SUBMISSIONS * 3;
             for n in 0..count {
-                ring.write(file.clone(), u64::from(n), vec![n as u8], n % 2 == 0, n);
+                let sync = [Sync::File, Sync::Written, Sync::Nothing][n as usize % 3];
+                ring.write(file.clone(), u64::from(n), vec![n as u8], sync, n);
             }
             let mut seen: Vec<u32> = (0..count)
                 .map(|_| {

@@ -3,6 +3,7 @@
 //! sector: a sector that was written and not synced may or may not be there afterwards, and one
 //! whose sync failed is not, although it reads well until then.
 
+use core::ops::Range;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
@@ -13,6 +14,7 @@ use crate::log::Fault as DiskFault;
 use crate::log::OpId;
 use crate::log::SegmentFile;
 use crate::log::SegmentKind;
+use crate::log::Sync;
 use crate::sim::counts::Counts;
 use crate::sim::counts::Fault;
 use crate::sim::planted::Planted;
@@ -113,6 +115,12 @@ impl File {
         self.dirty.clear();
     }
 
+    fn sync_part(&mut self, part: Range<usize>) {
+        for sector in part.start / SECTOR_BYTES..part.end.div_ceil(SECTOR_BYTES) {
+            self.dirty.remove(&sector);
+        }
+    }
+
     /// A sync that failed: some sectors got to disk, all count as clean from now on.
     fn fail_sync(&mut self, prng: &mut Prng) {
         for (sector, on_disk) in core::mem::take(&mut self.dirty) {
@@ -204,7 +212,9 @@ impl Disk {
     /// Starts an operation; tells when it ends.
     pub fn begin(&mut self, now_us: u64, shard: usize, op: DiskOp) -> u64 {
         let (base, file) = match &op {
-            DiskOp::Commit { file, sync, .. } => (if *sync { 150 } else { 20 }, *file),
+            DiskOp::Commit { file, sync, .. } => {
+                (if *sync == Sync::Nothing { 20 } else { 150 }, *file)
+            }
             DiskOp::Sync { file, .. } => (150, *file),
             DiskOp::Prepare { file, .. } => (2_000, *file),
             DiskOp::Seal { file, .. } | DiskOp::Remove { file, .. } => (300, *file),
@@ -277,10 +287,10 @@ impl Disk {
                 bytes,
                 ..
             } => {
-                let result = self.write_and_sync(file, offset as usize, &bytes, true, counts);
+                let result = self.write_and_sync(file, offset as usize, &bytes, Sync::File, counts);
                 (result, bytes)
             }
-            DiskOp::Sync { file, .. } => (self.sync(file, counts), Vec::new()),
+            DiskOp::Sync { file, .. } => (self.sync(file, None, counts), Vec::new()),
             DiskOp::Prepare {
                 file,
                 recycle,
@@ -310,7 +320,7 @@ impl Disk {
         file: SegmentFile,
         at: usize,
         bytes: &[u8],
-        sync: bool,
+        sync: Sync,
         counts: &mut Counts,
     ) -> Result<(), DiskFault> {
         let Some(it) = self.files.get_mut(&file) else {
@@ -335,14 +345,20 @@ impl Disk {
             return Err(DiskFault::NoSpace);
         }
         it.write(at, bytes);
-        if sync {
-            self.sync(file, counts)
-        } else {
-            Ok(())
+        match sync {
+            Sync::Nothing => Ok(()),
+            Sync::Written => self.sync(file, Some(at..at + bytes.len()), counts),
+            Sync::File => self.sync(file, None, counts),
         }
     }
 
-    fn sync(&mut self, file: SegmentFile, counts: &mut Counts) -> Result<(), DiskFault> {
+    /// Makes all of a file durable, or a part.
+    fn sync(
+        &mut self,
+        file: SegmentFile,
+        part: Option<Range<usize>>,
+        counts: &mut Counts,
+    ) -> Result<(), DiskFault> {
         let Some(it) = self.files.get_mut(&file) else {
             return Err(DiskFault::Io);
         };
@@ -351,8 +367,10 @@ impl Disk {
             it.fail_sync(&mut self.prng);
             return Err(DiskFault::Io);
         }
-        if self.planted != Some(Planted::LyingSync) {
-            it.sync();
+        match part {
+            _ if self.planted == Some(Planted::LyingSync) => {}
+            Some(part) => it.sync_part(part),
+            None => it.sync(),
         }
         Ok(())
     }
@@ -584,7 +602,7 @@ mod tests {
         (disk, file)
     }
 
-    fn commit(disk: &mut Disk, file: SegmentFile, sync: bool) -> Completion {
+    fn commit(disk: &mut Disk, file: SegmentFile, sync: Sync) -> Completion {
         run(
             disk,
             DiskOp::Commit {
@@ -600,9 +618,10 @@ mod tests {
     #[test]
     fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
         for (sync, planted, survives) in [
-            (true, None, true),
-            (false, None, false),
-            (true, Some(Planted::LyingSync), false),
+            (Sync::Written, None, true),
+            (Sync::File, None, true),
+            (Sync::Nothing, None, false),
+            (Sync::Written, Some(Planted::LyingSync), false),
         ] {
             let (mut disk, file) = prepared(planted);
             assert_eq!(commit(&mut disk, file, sync).result, Ok(()));
@@ -620,7 +639,10 @@ mod tests {
     fn a_sector_whose_sync_failed_reads_well_until_the_power_cut() {
         let (mut disk, file) = prepared(None);
         disk.trouble.sync_fails = 1_000;
-        assert_eq!(commit(&mut disk, file, true).result, Err(DiskFault::Io));
+        assert_eq!(
+            commit(&mut disk, file, Sync::Written).result,
+            Err(DiskFault::Io)
+        );
         disk.trouble.sync_fails = 0;
         let again = DiskOp::Sync { op: OpId(3), file };
         assert_eq!(run(&mut disk, again).result, Ok(()), "the second sync lies");

@@ -490,7 +490,7 @@ fn told(op: &DiskOp) -> String {
             bytes,
             sync,
             ..
-        } => format!("{file} +{offset} {} bytes, sync {sync}", bytes.len()),
+        } => format!("{file} +{offset} {} bytes, sync {sync:?}", bytes.len()),
         DiskOp::Seal {
             file,
             offset,

@@ -7,7 +7,13 @@ fn the_first_append_commits_at_once_and_the_next_ones_gather() {
     let (mut writer, mut disk) = (fresh(config(1)), TestDisk::new(1));
     settle(&mut writer, &mut disk, now(0));
     let first = writer.append(&[frame(true, &[b"one"])]).expect("room");
-    let Some(op @ DiskOp::Commit { sync: true, .. }) = writer.poll(now(0)) else {
+    let Some(
+        op @ DiskOp::Commit {
+            sync: Sync::Written,
+            ..
+        },
+    ) = writer.poll(now(0))
+    else {
         panic!("a commit starts at once")
     };
     let second = writer.append(&[frame(true, &[b"two"])]).expect("room");
@@ -367,7 +373,11 @@ fn the_weaker_modes_say_so_and_interval_syncs_in_time() {
         let mut disk = TestDisk::new(1);
         settle(&mut writer, &mut disk, now(0));
         writer.append(&[frame(true, &[b"x"])]).expect("room");
-        let Some(DiskOp::Commit { sync: false, .. }) = writer.poll(now(0)) else {
+        let Some(DiskOp::Commit {
+            sync: Sync::Nothing,
+            ..
+        }) = writer.poll(now(0))
+        else {
             panic!()
         };
         let (mut writer, mut disk) = (fresh(writer.config().clone()), TestDisk::new(1));
