@@ -163,17 +163,15 @@ impl fmt::Display for Rfc5322 {
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
         ];
         let c = civil(self.0);
-        write!(
-            f,
-            "{}, {} {} {} {:02}:{:02}:{:02} +0000",
-            DAYS[c.weekday as usize],
-            c.day,
-            MONTHS[c.month as usize - 1],
-            c.year,
-            c.hour,
-            c.minute,
-            c.second
-        )
+        let (day, month) = (DAYS[c.weekday as usize], MONTHS[c.month as usize - 1]);
+        write!(f, "{day}, {} {month} {} ", c.day, c.year)?;
+        // Every message carries one: the digits are set by hand.
+        let mut clock = *b"00:00:00 +0000";
+        for (place, value) in [(0, c.hour), (3, c.minute), (6, c.second)] {
+            clock[place] += (value / 10) as u8;
+            clock[place + 1] += (value % 10) as u8;
+        }
+        f.write_str(core::str::from_utf8(&clock).map_err(|_| fmt::Error)?)
     }
 }
 

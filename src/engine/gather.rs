@@ -2,7 +2,7 @@
 //! starts at once carries one or two messages; one that waits for the others who are in the middle
 //! of a message carries all of theirs, and the device, the ring and the sleep are paid for once.
 //!
-//! Nobody waits longer for it than half of what the last commit took, and not for those who have
+//! Nobody waits longer for it than the last commit took, and not for those who have
 //! let a commit wait in vain before: a slow upload must not delay everybody else.
 
 use core::time::Duration;
@@ -65,7 +65,7 @@ impl Gather {
             return false;
         }
         self.joined = false;
-        self.until = Some(now + self.took / 2);
+        self.until = Some(now + self.took);
         true
     }
 
@@ -92,18 +92,18 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_those_in_the_middle_of_a_message_and_no_longer_than_half_a_commit() {
+    fn waits_for_those_in_the_middle_of_a_message_and_no_longer_than_a_commit() {
         let mut gather = gather();
         let now = Mono(1_000_000);
         assert!(!gather.waits(now, 0), "nobody is on the way");
         assert!(gather.waits(now, 2));
-        assert_eq!(gather.next_wakeup(), Some(now + TOOK / 2));
+        assert_eq!(gather.next_wakeup(), Some(now + TOOK));
         gather.joined();
-        assert!(gather.waits(now + TOOK / 4, 1));
-        assert!(!gather.waits(now + TOOK / 4, 0), "all are here");
+        assert!(gather.waits(now + TOOK / 2, 1));
+        assert!(!gather.waits(now + TOOK / 2, 0), "all are here");
         assert!(gather.waits(now, 2));
         gather.joined();
-        assert!(!gather.waits(now + TOOK / 2, 1), "the time is up");
+        assert!(!gather.waits(now + TOOK, 1), "the time is up");
         assert_eq!(gather.next_wakeup(), None);
     }
 

@@ -156,6 +156,8 @@ pub struct Shell {
     engine: RefCell<Engine>,
     outbox: RefCell<Outbox>,
     clock: Clock,
+    /// The time of this round: clocks are read once for all that happens in it.
+    now: Cell<Now>,
     port: RefCell<Port>,
     conns: RefCell<Conns>,
     ring: RefCell<Ring<Purpose>>,
@@ -190,6 +192,7 @@ impl Shell {
         Shell {
             outbox: RefCell::default(),
             clock: start.clock,
+            now: Cell::new(now),
             port: RefCell::new(start.port),
             conns: RefCell::default(),
             waker: ring.waker(),
@@ -215,6 +218,7 @@ impl Shell {
 
     /// Sees once to everything that has happened. True if there is more to do at once.
     fn turn(self: &Rc<Self>) -> bool {
+        self.now.set(self.clock.now());
         self.collect();
         net::serve(self);
         disk::serve(self);
@@ -362,17 +366,17 @@ impl Shell {
             Some(self.mesh_retry_at.get().min(self.trim_at.get())),
         ];
         let next = times.into_iter().flatten().min().unwrap_or(Mono::MAX);
-        ring.wait(Some(next.since(self.now().mono)))
+        ring.wait(Some(next.since(self.clock.now().mono)))
     }
 
     fn now(&self) -> Now {
-        self.clock.now()
+        self.now.get()
     }
 
     /// Gives the engine an input and performs what it wants done. The disk is seen to at the end of
     /// the round.
     fn handle(self: &Rc<Self>, input: Input<'_>) {
-        let now = self.clock.now();
+        let now = self.now();
         self.engine
             .borrow_mut()
             .take(now, input, &mut self.outbox.borrow_mut());
@@ -381,7 +385,7 @@ impl Shell {
     }
 
     fn accept(&self, listen: usize, peer: SocketAddr, local: SocketAddr) -> ConnId {
-        let now = self.clock.now();
+        let now = self.now();
         let out = &mut self.outbox.borrow_mut();
         self.engine
             .borrow_mut()

@@ -23,9 +23,12 @@ impl Address {
         if bytes > ADDRESS_BYTES_MAX || !clean(local) || !clean(domain) || domain.contains('@') {
             return None;
         }
-        let text = format!("{local}@{domain}").into_boxed_str();
+        let mut text = String::with_capacity(bytes);
+        text.push_str(local);
+        text.push('@');
+        text.push_str(domain);
         Some(Address {
-            text,
+            text: text.into_boxed_str(),
             at: local.len() as u16,
         })
     }

@@ -47,15 +47,22 @@ impl BatchId {
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const BATCH_ID_CHARS: usize = 13;
 
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl BatchId {
+    /// The id as it is printed.
+    pub fn text(self) -> [u8; BATCH_ID_CHARS] {
         let mut text = [0; BATCH_ID_CHARS];
         let mut rest = self.0;
         for place in text.iter_mut().rev() {
             *place = ALPHABET[(rest % 32) as usize];
             rest /= 32;
         }
-        f.pad(core::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        text
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(core::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -43,16 +43,21 @@ pub fn write_received(out: &mut Vec<u8>, trace: &Trace<'_>) {
     } else {
         ""
     };
-    let (helo, host, batch) = (trace.helo, trace.host, trace.batch);
-    let peer = trace.peer.to_canonical();
-    let written = write!(
+    let written = "a vector takes every byte";
+    append(out, &["Received: from ", trace.helo, " ([", tag]);
+    write!(out, "{}", trace.peer.to_canonical()).expect(written);
+    append(
         out,
-        "Received: from {helo} ([{tag}{peer}])\r\n\
-         \tby {host} with {protocol} id {batch};\r\n\
-         \t{}\r\n",
-        trace.at.rfc5322()
+        &["])\r\n\tby ", trace.host, " with ", protocol, " id "],
     );
-    written.expect("a vector takes every byte");
+    out.extend_from_slice(&trace.batch.text());
+    write!(out, ";\r\n\t{}\r\n", trace.at.rfc5322()).expect(written);
+}
+
+fn append(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// Content without a header section gets the empty line that ends the one which the trace field
