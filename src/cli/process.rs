@@ -288,8 +288,29 @@ impl State {
         let _ = self.requests.blocking_or_try(Request::Shutdown { grace });
     }
 
-    /// A file with errors leaves the running generation untouched and says why.
+    /// A file with errors leaves the running generation untouched and says why. Whoever asked, the
+    /// log tells too.
     fn reload(&self, by: &str) -> Result<ReloadData, String> {
+        let tell = &self.options.notice;
+        let reloaded = self.try_reload(by);
+        match &reloaded {
+            Ok(done) if done.changed => {
+                let (digest, generation) = (&done.digest, done.generation);
+                tell(
+                    Level::Info,
+                    &format!(
+                        "configuration {digest} runs, generation {generation} (reloaded by {by})"
+                    ),
+                );
+                done.notes.iter().for_each(|note| tell(Level::Info, note));
+            }
+            Ok(_) => tell(Level::Info, "the configuration has not changed"),
+            Err(why) => tell(Level::Error, &format!("reload refused: {why}")),
+        }
+        reloaded
+    }
+
+    fn try_reload(&self, by: &str) -> Result<ReloadData, String> {
         let checked = (self.options.load)().inspect_err(|_| {
             let at = self.clock.now().wall;
             let _ = self

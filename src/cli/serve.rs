@@ -86,14 +86,8 @@ fn obey(mut signals: Signals, handle: &crate::cli::process::Handle) {
     let mut stopping = false;
     for signal in signals.forever() {
         match signal {
-            SIGHUP => match handle.reload("SIGHUP") {
-                Ok(done) if done.changed => {
-                    notice(Level::Info, &format!("configuration {} runs", done.digest));
-                    done.notes.iter().for_each(|note| notice(Level::Warn, note));
-                }
-                Ok(_) => notice(Level::Info, "the configuration has not changed"),
-                Err(why) => notice(Level::Error, &format!("reload refused: {why}")),
-            },
+            // How it went is in the log.
+            SIGHUP => drop(handle.reload("SIGHUP")),
             _ if stopping => {
                 // Everything acknowledged is on disk; what is on the wire may come twice.
                 notice(Level::Warn, "second signal: exit at once");
