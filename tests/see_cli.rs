@@ -336,7 +336,15 @@ fn detail() -> QueueDetail {
             cause("remote deferral", 71.9),
             cause("dns", 0.1),
         ],
-        replies: vec![last_reply()],
+        replies: vec![
+            last_reply(),
+            LastReply {
+                reply: "451 4.4.1 [internal] Connection refused".into(),
+                stage: "connect".into(),
+                count: 1,
+                ..last_reply()
+            },
+        ],
         hosts: vec![
             HostState {
                 preference: 10,

@@ -151,6 +151,9 @@ impl Process {
         startup::make_folder(Path::new(&global.event_log)).map_err(Refused::new)?;
         let clock = Clock::start();
         prepare::claim_addresses(&config, &clock).map_err(Refused::new)?;
+        for absent in prepare::absent_sources(&config) {
+            (options.notice)(Level::Warn, &absent);
+        }
         let setups = prepare::setups(&options, &config, &base, prepare::random(), &clock);
         let (setups, damage) = setups.map_err(Refused::new)?;
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
@@ -331,6 +334,7 @@ impl State {
             .iter()
             .map(|it| format!("{it} takes effect at the next start"))
             .collect();
+        notes.extend(prepare::absent_sources(&config));
         notes.extend(checked.notes.iter().map(ToString::to_string));
         let changed = running.config.digest() != config.digest();
         let digest = config.short_digest();

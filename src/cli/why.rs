@@ -136,8 +136,13 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
         writeln!(text, "Until     {clock}, in {left}")?;
     }
     for (index, reply) in queue.replies.iter().enumerate() {
-        let head = if index == 0 { "They said" } else { "" };
-        write_reply(text, head, reply, style)?;
+        let said = |reply: &LastReply| match reply.reply.contains("[internal]") {
+            true => "Seen here",
+            false => "They said",
+        };
+        let before = index.checked_sub(1).map(|it| said(&queue.replies[it]));
+        let head = Some(said(reply)).filter(|it| Some(*it) != before);
+        write_reply(text, head.unwrap_or_default(), reply, style)?;
     }
     write_waiting(text, queue)?;
     write_hosts(text, queue, style)?;
@@ -171,11 +176,12 @@ fn write_reply(
     writeln!(text, "{head:<9} \"{}\"", clean(&reply.reply))?;
     writeln!(
         text,
-        "          {} at {}{}, {} times since {}, last {} ago",
+        "          {} at {}{}, {} {} since {}, last {} ago",
         clean(&reply.class),
         clean(&reply.stage),
         host.unwrap_or_default(),
         units::grouped(reply.count),
+        if reply.count == 1 { "time" } else { "times" },
         style.clock(&reply.first_at),
         style.age(&reply.last_at),
     )

@@ -421,6 +421,14 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
+/// Whether connections can come from this address: it is on this machine, or the system lets it be
+/// used all the same.
+pub fn is_here(address: IpAddr) -> bool {
+    let error = std::net::UdpSocket::bind(SocketAddr::new(address, 0)).err();
+    let code = error.and_then(|error| error.raw_os_error());
+    !matches!(code, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
 /// Accepts from now on.
 pub fn start_listening(shell: &Shell, sockets: Vec<Socket>) {
     let mut listeners = shell.net.listeners.borrow_mut();
@@ -588,7 +596,8 @@ fn finish_dial(shell: &Rc<Shell>, conn: &Rc<Conn>) {
 
 fn dial_error(error: &io::Error) -> DialError {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET) => DialError::Refused,
+        Some(libc::ECONNREFUSED) => DialError::Refused,
+        Some(libc::ECONNRESET) => DialError::Other("Connection reset".into()),
         Some(libc::ETIMEDOUT) => DialError::TimedOut,
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => {
             DialError::Unreachable
@@ -603,3 +612,21 @@ fn dial_error(error: &io::Error) -> DialError {
 
 /// The buffer that all reads of a shard share: a read is handed on before the next begins.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_here_or_it_is_not() {
+        for (address, here) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("0.0.0.0", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_here(address.parse().unwrap()), here, "{address}");
+        }
+    }
+}

@@ -45,6 +45,23 @@ pub(super) fn claim_addresses(config: &Config, clock: &Clock) -> Result<(), Stri
     Ok(())
 }
 
+/// Sources that this machine does not have, one sentence each.
+pub(super) fn absent_sources(config: &Config) -> Vec<String> {
+    let sources = config.bindings().iter().flat_map(|binding| {
+        let settings = config.binding_settings(binding.index);
+        settings.bind_address.iter().map(|it| (&binding.name, *it))
+    });
+    sources
+        .filter(|(_, address)| !net::is_here(*address))
+        .map(|(name, address)| {
+            format!(
+                "W101 binding \"{name}\": its Bind_Address {address} is not on this machine \
+                 (`ip address` lists what is); mail that needs it waits until it is"
+            )
+        })
+        .collect()
+}
+
 /// Reads the spool back and makes one setup per shard. Also tells the damage found, in sentences.
 pub(super) fn setups(
     options: &Options,
