@@ -21,9 +21,12 @@ pub const OVERSIZE_FACTOR: u64 = 2;
 /// turn every refusal into a lost connection.
 const OVERSIZE_GRACE_BYTES: u64 = 64 << 10;
 
-/// Content is looked at in blocks of this size for whether there is anything to act on: small, so
-/// that one dot-stuffed line does not make much else slow.
+/// Content is looked at in blocks of this size for whether there is anything to act on.
 const PLAIN_BLOCK_BYTES: usize = 512;
+
+/// Then in such pieces: little is looked at line by line for the sake of one dot-stuffed line, or
+/// of the end of the message.
+const PLAIN_PIECE_BYTES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
@@ -232,7 +235,7 @@ impl DataReader {
         while next < input.len() {
             if next >= plain_from && self.header.is_none() {
                 next += self.pass_plain(&input[next..]);
-                plain_from = next + PLAIN_BLOCK_BYTES;
+                plain_from = next + PLAIN_PIECE_BYTES;
                 if next == input.len() {
                     break;
                 }
@@ -283,8 +286,13 @@ impl DataReader {
     /// Passes over whole blocks that hold nothing but well-formed lines without a leading dot, or
     /// parts of such lines. Gives how many bytes that were.
     fn pass_plain(&mut self, input: &[u8]) -> usize {
+        let passed = self.pass_blocks(input, PLAIN_BLOCK_BYTES);
+        passed + self.pass_blocks(&input[passed..], PLAIN_PIECE_BYTES)
+    }
+
+    fn pass_blocks(&mut self, input: &[u8], block_bytes: usize) -> usize {
         let mut passed = 0;
-        for block in input.chunks_exact(PLAIN_BLOCK_BYTES) {
+        for block in input.chunks_exact(block_bytes) {
             let begins_well = match self.at {
                 At::LineStart => !matches!(block[0], b'.' | b'\n'),
                 At::Line => block[0] != b'\n',
@@ -294,12 +302,12 @@ impl DataReader {
                 break;
             }
             self.count_lines(block);
-            self.at = match block[PLAIN_BLOCK_BYTES - 1] {
+            self.at = match block[block_bytes - 1] {
                 b'\r' => At::Cr,
                 b'\n' => At::LineStart,
                 _ => At::Line,
             };
-            passed += PLAIN_BLOCK_BYTES;
+            passed += block_bytes;
         }
         passed
     }
@@ -623,7 +631,8 @@ mod tests {
             &[b'z'; 91],
         ];
         for line in [1_usize, 7, 76, 88] {
-            for place in PLAIN_BLOCK_BYTES - 6..PLAIN_BLOCK_BYTES + 6 {
+            let near = |edge: usize| edge - 6..edge + 6;
+            for place in near(PLAIN_PIECE_BYTES).chain(near(PLAIN_BLOCK_BYTES)) {
                 for trouble in troubles {
                     let mut input = b"\r\n".to_vec();
                     let row = [vec![b'x'; line], b"\r\n".to_vec()].concat();
@@ -640,7 +649,14 @@ mod tests {
                             (pushed, is_whole.then(|| reader.finish()))
                         };
                         let one_by_one = read(1);
-                        for piece in [input.len(), 1_000, 600, PLAIN_BLOCK_BYTES] {
+                        for piece in [
+                            input.len(),
+                            1_000,
+                            600,
+                            PLAIN_BLOCK_BYTES,
+                            100,
+                            PLAIN_PIECE_BYTES,
+                        ] {
                             let given = read(piece);
                             assert!(given == one_by_one, "{line} {place} {piece} {trouble:?}");
                         }
