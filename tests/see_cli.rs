@@ -137,6 +137,7 @@ fn healthy() -> StatusData {
             generation: 3,
             loaded_at: ago(7_200),
             on_disk: ConfigOnDisk::Same,
+            restart: Vec::new(),
         },
         spool: SpoolState {
             path: "/var/spool/pelton".into(),

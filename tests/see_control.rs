@@ -186,6 +186,7 @@ fn facts(folder: &Path) -> Facts {
         config_digest: "7f3a".into(),
         config_generation: 1,
         config_loaded: Wall::from_secs(1_767_220_000),
+        restart: Vec::new(),
         spool: folder.to_owned(),
         spool_sync: "commit",
         min_free_bytes: 0,

@@ -15,7 +15,7 @@ use crate::base::map::Map;
 use crate::base::time::{Mono, Wall};
 use crate::bridge::FromShard;
 use crate::bridge::mesh;
-use crate::config::{Checked, Config, SpoolSync};
+use crate::config::{Checked, Config, Diagnostic, Severity, SpoolSync};
 use crate::control::dns::Dns;
 use crate::control::http;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
@@ -119,6 +119,8 @@ struct State {
     journal: Arc<Journal>,
     cells: Arc<Cells>,
     clock: Clock,
+    /// What the process was started with: options that need a restart are still as they are here.
+    boot: Arc<Config>,
     started: Wall,
     /// Number of this start of the spool.
     start: u32,
@@ -217,8 +219,8 @@ impl Process {
             for shard in self.shards.drain(..) {
                 let _ = shard.join();
             }
-            let config = self.state.config();
-            startup::note_clean_end(Path::new(&config.global().spoolbase), self.state.start);
+            let spool = &self.state.boot.global().spoolbase;
+            startup::note_clean_end(Path::new(spool), self.state.start);
         }
         ended
     }
@@ -255,6 +257,7 @@ impl State {
         // The journal tells of the past; the engine runs without it.
         let _ = journal.append(now, "start", "pelton", &text);
         journal.append_damage(now, &damage);
+        let boot = config.clone();
         let running = Mutex::new(Running {
             config,
             generation: 1,
@@ -268,6 +271,7 @@ impl State {
             journal,
             cells,
             clock,
+            boot,
             started: now,
             start,
         }))
@@ -322,8 +326,10 @@ impl State {
         })?;
         let config = Arc::new(checked.config);
         let mut running = self.lock();
-        let restart = running.config.changed_static_options(&config);
+        let restart = self.boot.changed_static_options(&config);
         if restart.iter().any(|option| option == "Listen") {
+            let (at, text) = (self.clock.now().wall, "reload refused: Listen has changed");
+            let _ = self.journal.append(at, "config", by, text);
             return Err(
                 "Listen: the addresses have changed, which needs a restart; \
                         nothing of the new configuration runs"
@@ -332,10 +338,18 @@ impl State {
         }
         let mut notes: Vec<String> = restart
             .iter()
-            .map(|it| format!("{it} takes effect at the next start"))
+            .map(|it| format!("{it} takes effect at the next start, until then it stays as it was"))
             .collect();
         notes.extend(prepare::absent_sources(&config));
-        notes.extend(checked.notes.iter().map(ToString::to_string));
+        let is_warning = |note: &&Diagnostic| note.severity == Severity::Warning;
+        let first_line = |note: &Diagnostic| note.to_string().lines().next().map(str::to_owned);
+        notes.extend(
+            checked
+                .notes
+                .iter()
+                .filter(is_warning)
+                .filter_map(first_line),
+        );
         let changed = running.config.digest() != config.digest();
         let digest = config.short_digest();
         if changed {
@@ -365,23 +379,24 @@ impl State {
 
     fn facts(&self) -> Facts {
         let running = self.lock();
-        let global = running.config.global();
+        let global = self.boot.global();
         Facts {
             node: self.options.hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             started: self.started,
-            shards: u64::from(running.config.shard_count()),
+            shards: u64::from(self.boot.shard_count()),
             config_file: self.options.config_file.clone(),
             config_digest: running.config.short_digest(),
             config_generation: running.generation,
             config_loaded: running.loaded,
+            restart: self.boot.changed_static_options(&running.config),
             spool: PathBuf::from(&global.spoolbase),
             spool_sync: match global.spool_sync {
                 SpoolSync::Commit => "commit",
                 SpoolSync::Interval(_) => "interval",
                 SpoolSync::None => "none",
             },
-            min_free_bytes: global.min_free_space,
+            min_free_bytes: running.config.global().min_free_space,
             event_log: PathBuf::from(&global.event_log),
         }
     }
@@ -396,7 +411,7 @@ impl State {
 
     /// What shards look at before they take mail.
     fn sample(&self) {
-        prepare::sample(&self.cells, &self.config());
+        prepare::sample(&self.cells, &self.config(), &self.boot);
     }
 }
 

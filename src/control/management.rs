@@ -101,6 +101,8 @@ pub struct Facts {
     pub config_digest: String,
     pub config_generation: u64,
     pub config_loaded: Wall,
+    /// Options that wait for a restart.
+    pub restart: Vec<String>,
     pub spool: PathBuf,
     /// `commit`, `interval` or `none`.
     pub spool_sync: &'static str,
@@ -453,6 +455,7 @@ impl Desk {
                 generation: facts.config_generation,
                 loaded_at: facts.config_loaded.rfc3339().to_string(),
                 on_disk,
+                restart: facts.restart,
             },
             spool: SpoolState {
                 path: facts.spool.display().to_string(),

@@ -318,6 +318,12 @@ const TABLE: &[Metric] = &[
         help: "1 while the spool cannot be written.",
         read: |stats| vec![("", u64::from(stats.gauges.spool_stopped))],
     },
+    Metric {
+        name: "pelton_event_log_failing",
+        kind: Kind::Gauge,
+        help: "1 while the event log cannot be written and events wait in memory.",
+        read: |stats| vec![("", u64::from(stats.gauges.event_log_failing))],
+    },
     metric!(
         Gauge,
         "pelton_event_log_bytes",

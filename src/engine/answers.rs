@@ -52,6 +52,7 @@ impl Engine {
         gauges.spool_live_bytes = spool.live_bytes;
         gauges.event_log_bytes = hose.file_bytes;
         gauges.event_log_backlog_bytes = hose.backlog_bytes;
+        gauges.event_log_failing = hose.failing;
         gauges.commits_pending = self.home.commits_pending();
         gauges.config_generation = self.common.generation.number;
         gauges.spool_stopped = self.home.is_stopped();

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use crate::base::map::Map;
 use crate::base::slab::Key;
 use crate::base::time::{Mono, Wall};
+use crate::base::units;
 use crate::deliver::classify;
 use crate::engine::Turn;
-use crate::engine::gather::Gather;
+use crate::engine::gather::{Gather, Start};
 use crate::engine::io::{Action, Level, Settled};
 use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
@@ -411,12 +412,19 @@ impl Home {
         self.hose.completed(turn.now, op, result);
     }
 
-    /// Starts what the disk should do next. Called at the end of every turn. `open` counts the
-    /// sessions that are in the middle of a message: a commit may wait a moment for them.
-    pub fn pump(&mut self, turn: &mut Turn<'_>, open: usize) {
-        if self.spool.could_commit() && self.gather.waits(turn.now.mono, open) {
-            return;
+    /// Whether the commit that gathers should start now. `open` counts the sessions that are in
+    /// the middle of a message: it may wait a moment for them. Asked before every `pump`, which is
+    /// left out while it waits.
+    pub fn start_commit(&mut self, now: Mono, open: usize) -> Start {
+        if self.spool.could_commit() {
+            return self.gather.start(now, open);
         }
+        self.gather.stop();
+        Start::Now
+    }
+
+    /// Starts what the disk should do next. Called at the end of every turn.
+    pub fn pump(&mut self, turn: &mut Turn<'_>) {
         let keep = turn.common.generation.config.global().min_free_space;
         let disk_free = &turn.common.cells.disk_free;
         let free = disk_free.get();
@@ -456,18 +464,16 @@ impl Home {
         }
     }
 
-    /// See [`Spool::could_commit`]; nothing while that waits for the `open` sessions.
-    pub fn could_commit(&self, open: usize) -> bool {
-        !self.gather.is_waiting(open) && self.spool.could_commit()
+    /// See [`Spool::could_commit`]; not while that waits for sessions.
+    pub fn could_commit(&self) -> bool {
+        self.gather.waits_until().is_none() && self.spool.could_commit()
     }
 
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let stages = [
-            self.spool.next_wakeup(),
-            self.hose.next_wakeup(),
-            self.gather.next_wakeup(),
-        ];
-        stages.into_iter().flatten().min()
+        // All else that is due for the disk waits with the commit.
+        let due = || [self.spool.next_wakeup(), self.hose.next_wakeup()];
+        let next = || due().into_iter().flatten().min();
+        self.gather.waits_until().or_else(next)
     }
 
     /// No message waits for its commit and no body for its read.
@@ -479,8 +485,22 @@ impl Home {
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
         self.spool.flush(turn.now);
         self.hose.flush();
-        self.pump(turn, 0);
+        self.gather.stop();
+        self.pump(turn);
         self.is_quiet() && self.spool.is_idle() && self.hose.is_flushed()
+    }
+
+    /// Says what the end of the process leaves unwritten.
+    pub fn note_left(&self, turn: &mut Turn<'_>) {
+        let left = self.hose.stats().backlog_bytes;
+        if left > 0 {
+            let text = format!(
+                "{} of events could not be written to the event log; what the spool has of them is \
+                 told at the next start",
+                units::size(left)
+            );
+            turn.notice(Level::Error, text);
+        }
     }
 
     /// Messages that wait for their commit.

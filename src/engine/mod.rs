@@ -27,6 +27,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Mono, Now};
 use crate::config::Config;
 use crate::engine::cells::Cells;
+use crate::engine::gather::Start;
 use crate::engine::home::{Home, Told};
 use crate::engine::io::{
     Action, ConnId, Input, Level, MeshMessage, Outbox, Settled, Side, ToControl, ToShard,
@@ -259,13 +260,21 @@ impl Engine {
             out,
             common: &mut self.common,
         };
-        self.home.pump(turn, self.reception.in_message());
+        let open = self.reception.awaited();
+        match self.home.start_commit(now.mono, open) {
+            Start::Later => {}
+            Start::Now => self.home.pump(turn),
+            Start::NowWithout => {
+                self.reception.wait_for_none();
+                self.home.pump(turn);
+            }
+        }
         self.finish_shutdown(now, out);
     }
 
     /// Whether [`Self::start_disk`] would start a commit that somebody waits for.
     pub fn could_commit(&self) -> bool {
-        self.home.could_commit(self.reception.in_message())
+        self.home.could_commit()
     }
 
     /// Takes an input and leaves the disk alone: whoever has several inputs at hand takes them all
@@ -496,7 +505,12 @@ impl Engine {
         if (settled || too_late) && !core::mem::replace(&mut self.quiet, true) {
             turn.out.push(Action::Control(ToControl::Quiet { shard }));
         }
-        if self.finishing && (self.home.flush(turn) || too_late) {
+        if self.finishing {
+            let flushed = self.home.flush(turn);
+            if !flushed && !too_late {
+                return;
+            }
+            self.home.note_left(turn);
             self.drained = true;
             turn.out.push(Action::Control(ToControl::Drained { shard }));
         }

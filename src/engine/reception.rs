@@ -63,8 +63,8 @@ struct Incoming {
     listen: usize,
     peer_slot: Option<PeerSlot>,
     counted: bool,
-    /// Counts among those in the middle of a message.
-    in_message: bool,
+    /// Counts among those worth a wait in this round; nothing if it does not.
+    awaited: u64,
     /// When the transaction under way began, for the injection latency.
     began: Mono,
 }
@@ -87,8 +87,10 @@ struct Listener {
 
 pub struct Reception {
     incoming: Slab<Box<Incoming>>,
-    /// Sessions in the middle of a message.
-    in_message: usize,
+    /// Sessions in the middle of a message that a commit may wait for: those that have begun it
+    /// since the last wait in vain, which began this round.
+    awaited: usize,
+    awaited_round: u64,
     timers: TimerWheel<Key>,
     fired: Vec<Key>,
     /// Resolved settings; equal ones are shared.
@@ -105,7 +107,8 @@ impl Reception {
     pub fn new(now: Mono) -> Reception {
         Reception {
             incoming: Slab::new(),
-            in_message: 0,
+            awaited: 0,
+            awaited_round: 1,
             timers: TimerWheel::new(now),
             fired: Vec::new(),
             listeners: Vec::new(),
@@ -121,8 +124,15 @@ impl Reception {
     }
 
     /// Sessions in the middle of a message, which may soon be whole.
-    pub fn in_message(&self) -> usize {
-        self.in_message
+    pub fn awaited(&self) -> usize {
+        self.awaited
+    }
+
+    /// A commit has waited long enough: whoever is in the middle of a message now is not waited
+    /// for again before the next one.
+    pub fn wait_for_none(&mut self) {
+        self.awaited = 0;
+        self.awaited_round += 1;
     }
 
     /// What was resolved from the generation before is forgotten; open sessions keep theirs.
@@ -165,7 +175,7 @@ impl Reception {
             timer: None,
             listen,
             counted: peer_slot.is_some(),
-            in_message: false,
+            awaited: 0,
             peer_slot,
             began: turn.now.mono,
         }));
@@ -252,10 +262,10 @@ impl Reception {
             counted,
             listen,
             peer_slot,
-            in_message,
+            awaited,
             ..
         } = *incoming;
-        self.in_message -= usize::from(in_message);
+        self.awaited -= usize::from(awaited == self.awaited_round);
         if counted {
             let cells = &turn.common.cells;
             cells.sessions.release();
@@ -379,9 +389,15 @@ impl Reception {
             incoming.linger_until = linger_until(turn);
             deadline = incoming.linger_until;
         }
-        let in_message = incoming.session.is_in_message() && !incoming.closing;
-        self.in_message += usize::from(in_message);
-        self.in_message -= usize::from(core::mem::replace(&mut incoming.in_message, in_message));
+        // A session that waits for its own commit brings nothing to it.
+        let waits = incoming.session.unresolved() > 0 || incoming.closing;
+        if waits || !incoming.session.is_in_message() {
+            self.awaited -= usize::from(incoming.awaited == self.awaited_round);
+            incoming.awaited = 0;
+        } else if incoming.awaited == 0 {
+            self.awaited += 1;
+            incoming.awaited = self.awaited_round;
+        }
         // Timers only move to earlier moments; one that fires too early is set again.
         match incoming.timer {
             Some((armed, _)) if armed <= deadline => return,

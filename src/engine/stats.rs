@@ -87,6 +87,9 @@ pub struct Gauges {
     pub event_log_bytes: u64,
     /// Events that wait for the disk.
     pub event_log_backlog_bytes: u64,
+    /// The event log cannot be written.
+    #[serde(default)]
+    pub event_log_failing: bool,
 }
 
 macro_rules! add_fields {
@@ -112,6 +115,7 @@ impl ShardStats {
         mine.oldest_seconds = mine.oldest_seconds.max(theirs.oldest_seconds);
         mine.config_generation = mine.config_generation.max(theirs.config_generation);
         mine.spool_stopped |= theirs.spool_stopped;
+        mine.event_log_failing |= theirs.event_log_failing;
         if mine.admission_closed.is_empty() {
             mine.admission_closed.clone_from(&theirs.admission_closed);
         }

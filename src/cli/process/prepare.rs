@@ -92,7 +92,7 @@ pub(super) fn setups(
     let mut cells = Cells::new(smtp_addresses(config).len());
     (cells.sessions_max, cells.outgoing_max) = connections_max(startup::descriptors());
     let cells = Arc::new(cells);
-    sample(&cells, config);
+    sample(&cells, config, config);
     let identity = identity(options, config);
     let mut setups = Vec::new();
     for (mut home, arrivals) in homes.into_iter().zip(arrivals) {
@@ -244,11 +244,11 @@ fn identity(options: &Options, config: &Config) -> Identity {
     }
 }
 
-pub(super) fn sample(cells: &Cells, config: &Config) {
+pub(super) fn sample(cells: &Cells, config: &Config, boot: &Config) {
     let global = config.global();
-    let spool = Path::new(&global.spoolbase);
+    let spool = Path::new(&boot.global().spoolbase);
     if let Some((free, _)) = disk_space(spool) {
-        let taken = startup::still_to_take(spool, global.spool_segment_size);
+        let taken = startup::still_to_take(spool, boot.global().spool_segment_size);
         cells.disk_free.set(free.saturating_sub(taken));
     }
     cells

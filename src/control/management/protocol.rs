@@ -116,6 +116,10 @@ pub struct ConfigState {
     /// RFC 3339.
     pub loaded_at: String,
     pub on_disk: ConfigOnDisk,
+    /// Options that have changed since the start and need a restart; until then they are what they
+    /// were.
+    #[serde(default)]
+    pub restart: Vec<String>,
 }
 
 /// The configuration file compared with what runs.

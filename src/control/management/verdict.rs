@@ -155,7 +155,15 @@ fn event_log(status: &StatusData, found: &mut Found) {
         );
         found.warn(text, &[]);
     }
-    if gauges.event_log_backlog_bytes > EVENT_BACKLOG_BYTES_MAX {
+    if gauges.event_log_failing {
+        let text = format!(
+            "the event log {} cannot be written: {} of events wait in memory, it is tried again by \
+             itself",
+            status.event_log,
+            units::size(gauges.event_log_backlog_bytes)
+        );
+        found.fail(text, &["changes", "--since", "1h"]);
+    } else if gauges.event_log_backlog_bytes > EVENT_BACKLOG_BYTES_MAX {
         let text = format!(
             "{} of events wait in memory for the event log {}: its disk is slow or fails",
             units::size(gauges.event_log_backlog_bytes),
@@ -178,6 +186,16 @@ fn config(status: &StatusData, found: &mut Found) {
             let text = format!("{file} would be refused: {error}; the running one stays");
             found.warn(text, &["check", "--config", file]);
         }
+    }
+    let restart = &status.config.restart;
+    if !restart.is_empty() {
+        let text = format!(
+            "{} in the configuration that runs still {} the value from the start: restart to have \
+             the new one",
+            restart.join(", "),
+            if restart.len() == 1 { "has" } else { "have" }
+        );
+        found.warn(text, &[]);
     }
 }
 
@@ -211,7 +229,7 @@ mod tests {
     #[test]
     fn every_trouble_has_its_reason_and_level() {
         type Trouble = fn(&mut StatusData);
-        let cases: [(Trouble, Level, &str); 11] = [
+        let cases: [(Trouble, Level, &str); 13] = [
             (|s| s.shards = 2, Level::Fail, "only 1 of 2 shards answered"),
             (
                 |s| s.total.gauges.spool_stopped = true,
@@ -252,6 +270,16 @@ mod tests {
                 |s| s.total.gauges.event_log_backlog_bytes = 9 << 20,
                 Level::Warn,
                 "9.0 MiB of events",
+            ),
+            (
+                |s| s.total.gauges.event_log_failing = true,
+                Level::Fail,
+                "the event log /spool/events cannot be written",
+            ),
+            (
+                |s| s.config.restart = vec!["shards".into()],
+                Level::Warn,
+                "shards in the configuration that runs still has the value from the start",
             ),
             (
                 |s| s.total.gauges.oldest_seconds = 90_000,
