@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn every_trouble_has_its_reason_and_level() {
         type Trouble = fn(&mut StatusData);
-        let cases: [(Trouble, Level, &str); 13] = [
+        let cases: [(Trouble, Level, &str); 11] = [
             (|s| s.shards = 2, Level::Fail, "only 1 of 2 shards answered"),
             (
                 |s| s.total.gauges.spool_stopped = true,
@@ -272,16 +272,6 @@ mod tests {
                 "9.0 MiB of events",
             ),
             (
-                |s| s.total.gauges.event_log_failing = true,
-                Level::Fail,
-                "the event log /spool/events cannot be written",
-            ),
-            (
-                |s| s.config.restart = vec!["shards".into()],
-                Level::Warn,
-                "shards in the configuration that runs still has the value from the start",
-            ),
-            (
                 |s| s.total.gauges.oldest_seconds = 90_000,
                 Level::Warn,
                 "has waited 1d1h",
@@ -317,6 +307,22 @@ mod tests {
         let found = warnings(&status);
         assert_eq!((found.len(), found[0].level), (1, Level::Warn));
         assert!(found[0].text.starts_with("3 of 4 queues rest"));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_and_a_failing_event_log_are_told() {
+        let mut status = healthy();
+        status.config.restart = vec!["shards".into()];
+        let told = "shards in the configuration that runs still has the value from the start";
+        let found = warnings(&status);
+        assert_eq!((found.len(), found[0].level), (1, Level::Warn));
+        assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
+        let mut status = healthy();
+        status.total.gauges.event_log_failing = true;
+        let told = "the event log /spool/events cannot be written";
+        let found = warnings(&status);
+        assert_eq!((found.len(), found[0].level), (1, Level::Fail));
+        assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
     }
 
     #[test]
