@@ -243,6 +243,7 @@ fn last_reply() -> LastReply {
     LastReply {
         class: "transient".into(),
         reply: HOSTILE.into(),
+        internal: false,
         stage: "mailfrom".into(),
         host: Some("mx.gmail.com".into()),
         first_at: ago(1_860),
@@ -341,6 +342,7 @@ fn detail() -> QueueDetail {
             last_reply(),
             LastReply {
                 reply: "451 4.4.1 [internal] Connection refused".into(),
+                internal: true,
                 stage: "connect".into(),
                 count: 1,
                 ..last_reply()

@@ -296,7 +296,7 @@ impl State {
     }
 
     /// A file with errors leaves the running generation untouched and says why. Whoever asked, the
-    /// log tells too.
+    /// log and the journal tell too.
     fn reload(&self, by: &str) -> Result<ReloadData, String> {
         let tell = &self.options.notice;
         let reloaded = self.try_reload(by);
@@ -312,24 +312,25 @@ impl State {
                 done.notes.iter().for_each(|note| tell(Level::Info, note));
             }
             Ok(_) => tell(Level::Info, "the configuration has not changed"),
-            Err(why) => tell(Level::Error, &format!("reload refused: {why}")),
+            Err(why) => {
+                tell(Level::Error, &format!("reload refused: {why}"));
+                let (at, first) = (
+                    self.clock.now().wall,
+                    why.lines().next().unwrap_or_default(),
+                );
+                let text = format!("reload refused: {first}");
+                let _ = self.journal.append(at, "config", by, &text);
+            }
         }
         reloaded
     }
 
     fn try_reload(&self, by: &str) -> Result<ReloadData, String> {
-        let checked = (self.options.load)().inspect_err(|_| {
-            let at = self.clock.now().wall;
-            let _ = self
-                .journal
-                .append(at, "config", by, "reload refused: the file has errors");
-        })?;
+        let checked = (self.options.load)()?;
         let config = Arc::new(checked.config);
         let mut running = self.lock();
         let restart = self.boot.changed_static_options(&config);
         if restart.iter().any(|option| option == "Listen") {
-            let (at, text) = (self.clock.now().wall, "reload refused: Listen has changed");
-            let _ = self.journal.append(at, "config", by, text);
             return Err(
                 "Listen: the addresses have changed, which needs a restart; \
                         nothing of the new configuration runs"

@@ -136,13 +136,13 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
         writeln!(text, "Until     {clock}, in {left}")?;
     }
     for (index, reply) in queue.replies.iter().enumerate() {
-        let said = |reply: &LastReply| match reply.reply.contains("[internal]") {
+        let before = index.checked_sub(1).map(|it| queue.replies[it].internal);
+        let head = match reply.internal {
+            it if before == Some(it) => "",
             true => "Seen here",
             false => "They said",
         };
-        let before = index.checked_sub(1).map(|it| said(&queue.replies[it]));
-        let head = Some(said(reply)).filter(|it| Some(*it) != before);
-        write_reply(text, head.unwrap_or_default(), reply, style)?;
+        write_reply(text, head, reply, style)?;
     }
     write_waiting(text, queue)?;
     write_hosts(text, queue, style)?;

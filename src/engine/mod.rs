@@ -261,13 +261,12 @@ impl Engine {
             common: &mut self.common,
         };
         let open = self.reception.awaited();
-        match self.home.start_commit(now.mono, open) {
-            Start::Later => {}
-            Start::Now => self.home.pump(turn),
-            Start::NowWithout => {
-                self.reception.wait_for_none();
-                self.home.pump(turn);
-            }
+        let start = self.home.start_commit(now.mono, open);
+        if start == Start::NowWithout {
+            self.reception.wait_for_none();
+        }
+        if start != Start::Later {
+            self.home.pump(turn);
         }
         self.finish_shutdown(now, out);
     }

@@ -86,6 +86,9 @@ pub struct LastReply {
     /// `delivered`, `transient` or `permanent`.
     pub class: String,
     pub reply: String,
+    /// Pelton's account of why there was none.
+    #[serde(default)]
+    pub internal: bool,
     pub stage: String,
     pub host: Option<String>,
     /// RFC 3339, UTC.

@@ -69,15 +69,6 @@ struct Incoming {
     began: Mono,
 }
 
-fn linger_until(turn: &Turn<'_>) -> Mono {
-    let linger = if turn.common.draining {
-        LINGER_DRAINING
-    } else {
-        LINGER
-    };
-    turn.now.mono + linger
-}
-
 /// Settings of one listen address and kind of peer, shared by its sessions.
 struct Listener {
     settings: ListenerSettings,
@@ -284,13 +275,13 @@ impl Reception {
                 continue;
             };
             incoming.timer = None;
-            if incoming.closing && incoming.linger_until <= turn.now.mono {
-                turn.out.push(Action::Abort { conn: conn_id(key) });
-                continue;
-            }
             if incoming.closing {
                 let until = incoming.linger_until;
-                incoming.timer = Some((until, self.timers.insert(until, key)));
+                if until <= turn.now.mono {
+                    turn.out.push(Action::Abort { conn: conn_id(key) });
+                } else {
+                    incoming.timer = Some((until, self.timers.insert(until, key)));
+                }
                 continue;
             }
             let step = incoming.session.timeout(turn.now);
@@ -524,6 +515,15 @@ impl Reception {
         self.listeners.push((listen, listener.clone()));
         listener
     }
+}
+
+fn linger_until(turn: &Turn<'_>) -> Mono {
+    let linger = if turn.common.draining {
+        LINGER_DRAINING
+    } else {
+        LINGER
+    };
+    turn.now.mono + linger
 }
 
 fn conn_id(key: Key) -> ConnId {

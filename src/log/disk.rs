@@ -104,7 +104,7 @@ pub struct OpId(pub u64);
 
 /// What of a commit is durable when it has ended well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sync {
+pub enum SyncScope {
     Nothing,
     /// What it writes: all that was written to the file before is durable already. A device that
     /// can write through its cache needs no flush for that.
@@ -125,7 +125,7 @@ pub enum DiskOp {
         file: SegmentFile,
         offset: u64,
         bytes: Vec<u8>,
-        sync: Sync,
+        sync: SyncScope,
     },
     /// `fdatasync` the file (`Spool_Sync = interval` when nothing is being written).
     Sync { op: OpId, file: SegmentFile },

@@ -29,7 +29,7 @@ pub use disk::Fault;
 pub use disk::OpId;
 pub use disk::SegmentFile;
 pub use disk::SegmentKind;
-pub use disk::Sync;
+pub use disk::SyncScope;
 pub use disk::folder_name;
 pub use disk::parse_folder_name;
 pub use format::COMMIT_ALIGN;

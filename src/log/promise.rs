@@ -12,7 +12,7 @@ use super::format::Position;
 /// When a commit counts: `Spool_Sync`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SyncMode {
-    /// After its `fdatasync`.
+    /// Once it is on the disk.
     Commit,
     /// When written; a sync follows within this time. A power cut loses what came since the last.
     Interval(Duration),

@@ -10,7 +10,7 @@ use crate::log::DiskOp;
 use crate::log::Fault;
 use crate::log::SegmentFile;
 use crate::log::SegmentKind;
-use crate::log::Sync;
+use crate::log::SyncScope;
 use crate::types::id::ShardId;
 
 const SECTOR: usize = 512;
@@ -217,14 +217,14 @@ impl TestDisk {
                     .get_mut(file)
                     .expect("commits go to files that exist");
                 it.write(*offset as usize, bytes);
-                if *sync != Sync::Nothing && sync_fails {
+                if *sync != SyncScope::Nothing && sync_fails {
                     it.persist_some(&mut self.prng);
                     return Err(Fault::Io);
                 }
                 match sync {
-                    Sync::Nothing => {}
-                    Sync::Written => it.sync_written(*offset as usize, bytes),
-                    Sync::File => it.sync(),
+                    SyncScope::Nothing => {}
+                    SyncScope::Written => it.sync_written(*offset as usize, bytes),
+                    SyncScope::File => it.sync(),
                 }
             }
             DiskOp::Seal {

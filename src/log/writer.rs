@@ -33,7 +33,7 @@ use super::disk::Fault;
 use super::disk::OpId;
 use super::disk::SegmentFile;
 use super::disk::SegmentKind;
-use super::disk::Sync;
+use super::disk::SyncScope;
 use super::format;
 use super::format::Frame;
 use super::format::Header;
@@ -559,9 +559,9 @@ impl Writer {
             return None;
         }
         let sync = match self.config.sync {
-            SyncMode::Commit => Sync::Written,
-            SyncMode::Interval(_) if sync_due => Sync::File,
-            SyncMode::Interval(_) | SyncMode::None => Sync::Nothing,
+            SyncMode::Commit => SyncScope::Written,
+            SyncMode::Interval(_) if sync_due => SyncScope::File,
+            SyncMode::Interval(_) | SyncMode::None => SyncScope::Nothing,
         };
         self.closed
             .pop_front()
@@ -579,7 +579,7 @@ impl Writer {
         DiskOp::Sync { op, file }
     }
 
-    fn start_commit(&mut self, now: Now, mut batch: Batch, sync: Sync) -> DiskOp {
+    fn start_commit(&mut self, now: Now, mut batch: Batch, sync: SyncScope) -> DiskOp {
         let op = self.next_op();
         let offset = batch.base + batch.bytes.len() as u64;
         let commit = batch.commit.0;
@@ -608,7 +608,7 @@ impl Writer {
         self.flight = Some(Flight {
             op,
             started: now.mono,
-            sync: sync != Sync::Nothing,
+            sync: sync != SyncScope::Nothing,
             work: Work::Commit(batch),
         });
         DiskOp::Commit {

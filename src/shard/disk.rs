@@ -17,7 +17,7 @@ use crate::engine::io::Input;
 use crate::hose;
 use crate::hose::HoseOp;
 use crate::log::{
-    COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, Sync, folder_name,
+    COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, SyncScope, folder_name,
 };
 use crate::shard::ring::{DIRECT_ALIGN, Finished, Pages};
 use crate::shard::{Shell, background};
@@ -167,7 +167,7 @@ pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
         } => {
             if let Some((opened, bytes)) = opened(shell, file, bytes, tag) {
                 let mut ring = shell.ring.borrow_mut();
-                ring.write(opened.file, offset, bytes, Sync::File, tag);
+                ring.write(opened.file, offset, bytes, SyncScope::File, tag);
             }
         }
         DiskOp::Sync { file, .. } => {
@@ -196,7 +196,7 @@ fn commit(
     shell: &Shell,
     (file, offset): (SegmentFile, u64),
     bytes: Vec<u8>,
-    sync: Sync,
+    sync: SyncScope,
     tag: Purpose,
 ) {
     let Some((opened, bytes)) = opened(shell, file, bytes, tag) else {
@@ -204,7 +204,7 @@ fn commit(
     };
     let mut ring = shell.ring.borrow_mut();
     match opened.direct {
-        Some(direct) if sync != Sync::Nothing => {
+        Some(direct) if sync != SyncScope::Nothing => {
             ring.write_direct(direct, offset, bytes, sync, tag);
         }
         // What need not be on the disk yet is left to the system, which gathers it.

@@ -19,7 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::base::slab::{Key, Slab};
 use crate::engine::io::{ConnId, Side};
-use crate::log::Sync;
+use crate::log::SyncScope;
 
 /// Entries of the submission queue; a full one is submitted early.
 const SUBMISSIONS: u32 = 256;
@@ -116,7 +116,7 @@ pub struct Finished<T> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Act {
-    Write(Sync),
+    Write(SyncScope),
     Sync,
     Read,
 }
@@ -210,7 +210,7 @@ impl<T> Ring<T> {
 
     /// Writes all of `bytes`, and makes durable what it is asked to. A failed sync is never
     /// repeated.
-    pub fn write(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, sync: Sync, tag: T) {
+    pub fn write(&mut self, file: Arc<File>, offset: u64, bytes: Vec<u8>, sync: SyncScope, tag: T) {
         self.begin(Work::new(file, offset, bytes, Act::Write(sync), tag));
     }
 
@@ -220,7 +220,7 @@ impl<T> Ring<T> {
         file: Arc<File>,
         offset: u64,
         bytes: Vec<u8>,
-        sync: Sync,
+        sync: SyncScope,
         tag: T,
     ) {
         let act = Act::Write(sync);
@@ -269,10 +269,10 @@ impl<T> Ring<T> {
                 self.push(entry.build().user_data(transfer));
             }
             Act::Write(sync) => {
-                let linked = self.links && sync == Sync::File;
+                let linked = self.links && sync == SyncScope::File;
                 // Without a flush where the device can do without, and by the kernel's own threads
                 // where it cannot.
-                let through = if sync == Sync::Written {
+                let through = if sync == SyncScope::Written {
                     libc::RWF_DSYNC
                 } else {
                     0
@@ -320,7 +320,7 @@ impl<T> Ring<T> {
             self.submit(key);
             return None;
         }
-        if work.act == Act::Write(Sync::File) {
+        if work.act == Act::Write(SyncScope::File) {
             // The kernel does not link quietly, or the last write came in pieces.
             let fd = Fd(work.file.as_raw_fd());
             self.push_sync(key, fd);
@@ -611,7 +611,7 @@ mod tests {
     fn what_is_written_and_synced_can_be_read() {
         for mut ring in rings() {
             let file = Arc::new(tempfile::tempfile().unwrap());
-            ring.write(file.clone(), 3, b"hello".to_vec(), Sync::File, 1);
+            ring.write(file.clone(), 3, b"hello".to_vec(), SyncScope::File, 1);
             let done = finished(&mut ring);
             assert_eq!((done.tag, &done.bytes[..]), (1, &b"hello"[..]));
             done.result.unwrap();
@@ -637,7 +637,12 @@ mod tests {
             return;
         };
         let (file, mut ring) = (Arc::new(file), Ring::<u32>::new().unwrap());
-        let kinds = [Sync::Written, Sync::File, Sync::Written, Sync::Written];
+        let kinds = [
+            SyncScope::Written,
+            SyncScope::File,
+            SyncScope::Written,
+            SyncScope::Written,
+        ];
         for (n, (blocks, sync)) in [1, 3, 40, 2].into_iter().zip(kinds).enumerate() {
             let bytes = vec![n as u8; blocks * DIRECT_ALIGN];
             ring.write_direct(file.clone(), 0, bytes.clone(), sync, n as u32);
@@ -652,11 +657,11 @@ mod tests {
     fn a_failed_write_is_told_once_and_nothing_is_synced() {
         for mut ring in rings() {
             let file = Arc::new(File::open("/dev/null").unwrap());
-            ring.write(file.clone(), 0, b"hello".to_vec(), Sync::File, 1);
+            ring.write(file.clone(), 0, b"hello".to_vec(), SyncScope::File, 1);
             let done = finished(&mut ring);
             assert_eq!(done.result.unwrap_err().raw_os_error(), Some(libc::EBADF));
             assert_eq!(done.bytes, b"hello");
-            ring.write(file, 0, b"again".to_vec(), Sync::Nothing, 2);
+            ring.write(file, 0, b"again".to_vec(), SyncScope::Nothing, 2);
             assert_eq!(finished(&mut ring).tag, 2);
             assert!(ring.works.is_empty());
         }
@@ -668,7 +673,8 @@ mod tests {
             let file = Arc::new(tempfile::tempfile().unwrap());
             let count = SUBMISSIONS * 3;
             for n in 0..count {
-                let sync = [Sync::File, Sync::Written, Sync::Nothing][n as usize % 3];
+                let sync =
+                    [SyncScope::File, SyncScope::Written, SyncScope::Nothing][n as usize % 3];
                 ring.write(file.clone(), u64::from(n), vec![n as u8], sync, n);
             }
             let mut seen: Vec<u32> = (0..count)

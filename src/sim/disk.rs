@@ -14,7 +14,7 @@ use crate::log::Fault as DiskFault;
 use crate::log::OpId;
 use crate::log::SegmentFile;
 use crate::log::SegmentKind;
-use crate::log::Sync;
+use crate::log::SyncScope;
 use crate::sim::counts::Counts;
 use crate::sim::counts::Fault;
 use crate::sim::planted::Planted;
@@ -213,7 +213,7 @@ impl Disk {
     pub fn begin(&mut self, now_us: u64, shard: usize, op: DiskOp) -> u64 {
         let (base, file) = match &op {
             DiskOp::Commit { file, sync, .. } => {
-                (if *sync == Sync::Nothing { 20 } else { 150 }, *file)
+                (if *sync == SyncScope::Nothing { 20 } else { 150 }, *file)
             }
             DiskOp::Sync { file, .. } => (150, *file),
             DiskOp::Prepare { file, .. } => (2_000, *file),
@@ -287,7 +287,8 @@ impl Disk {
                 bytes,
                 ..
             } => {
-                let result = self.write_and_sync(file, offset as usize, &bytes, Sync::File, counts);
+                let result =
+                    self.write_and_sync(file, offset as usize, &bytes, SyncScope::File, counts);
                 (result, bytes)
             }
             DiskOp::Sync { file, .. } => (self.sync(file, None, counts), Vec::new()),
@@ -320,7 +321,7 @@ impl Disk {
         file: SegmentFile,
         at: usize,
         bytes: &[u8],
-        sync: Sync,
+        sync: SyncScope,
         counts: &mut Counts,
     ) -> Result<(), DiskFault> {
         let Some(it) = self.files.get_mut(&file) else {
@@ -346,9 +347,9 @@ impl Disk {
         }
         it.write(at, bytes);
         match sync {
-            Sync::Nothing => Ok(()),
-            Sync::Written => self.sync(file, Some(at..at + bytes.len()), counts),
-            Sync::File => self.sync(file, None, counts),
+            SyncScope::Nothing => Ok(()),
+            SyncScope::Written => self.sync(file, Some(at..at + bytes.len()), counts),
+            SyncScope::File => self.sync(file, None, counts),
         }
     }
 
@@ -602,7 +603,7 @@ mod tests {
         (disk, file)
     }
 
-    fn commit(disk: &mut Disk, file: SegmentFile, sync: Sync) -> Completion {
+    fn commit(disk: &mut Disk, file: SegmentFile, sync: SyncScope) -> Completion {
         run(
             disk,
             DiskOp::Commit {
@@ -618,10 +619,10 @@ mod tests {
     #[test]
     fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
         for (sync, planted, survives) in [
-            (Sync::Written, None, true),
-            (Sync::File, None, true),
-            (Sync::Nothing, None, false),
-            (Sync::Written, Some(Planted::LyingSync), false),
+            (SyncScope::Written, None, true),
+            (SyncScope::File, None, true),
+            (SyncScope::Nothing, None, false),
+            (SyncScope::Written, Some(Planted::LyingSync), false),
         ] {
             let (mut disk, file) = prepared(planted);
             assert_eq!(commit(&mut disk, file, sync).result, Ok(()));
@@ -640,7 +641,7 @@ mod tests {
         let (mut disk, file) = prepared(None);
         disk.trouble.sync_fails = 1_000;
         assert_eq!(
-            commit(&mut disk, file, Sync::Written).result,
+            commit(&mut disk, file, SyncScope::Written).result,
             Err(DiskFault::Io)
         );
         disk.trouble.sync_fails = 0;

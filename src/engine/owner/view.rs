@@ -424,6 +424,7 @@ fn last_reply(said: &Said) -> LastReply {
         }
         .to_string(),
         reply: said.reply.to_string(),
+        internal: said.reply.internal,
         stage: said.stage.as_str().to_string(),
         host: None,
         first_at: said.first.rfc3339().to_string(),

@@ -9,7 +9,7 @@ fn the_first_append_commits_at_once_and_the_next_ones_gather() {
     let first = writer.append(&[frame(true, &[b"one"])]).expect("room");
     let Some(
         op @ DiskOp::Commit {
-            sync: Sync::Written,
+            sync: SyncScope::Written,
             ..
         },
     ) = writer.poll(now(0))
@@ -374,7 +374,7 @@ fn the_weaker_modes_say_so_and_interval_syncs_in_time() {
         settle(&mut writer, &mut disk, now(0));
         writer.append(&[frame(true, &[b"x"])]).expect("room");
         let Some(DiskOp::Commit {
-            sync: Sync::Nothing,
+            sync: SyncScope::Nothing,
             ..
         }) = writer.poll(now(0))
         else {
