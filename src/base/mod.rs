@@ -9,6 +9,7 @@ pub mod map;
 pub mod peer_table;
 pub mod prng;
 pub mod slab;
+pub mod text;
 pub mod time;
 pub mod timer_wheel;
 pub mod units;

@@ -5,6 +5,8 @@ use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
+use crate::base::text::push_number;
+
 /// Microseconds since some moment before the process began. Never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Mono(pub u64);
@@ -71,8 +73,25 @@ impl Wall {
     }
 
     /// RFC 5322 date-time in UTC, for trace header fields.
-    pub fn rfc5322(self) -> Rfc5322 {
-        Rfc5322(self)
+    pub fn push_rfc5322(self, out: &mut Vec<u8>) {
+        const DAYS: [&[u8]; 7] = [
+            b"Sun, ", b"Mon, ", b"Tue, ", b"Wed, ", b"Thu, ", b"Fri, ", b"Sat, ",
+        ];
+        const MONTHS: [&[u8]; 12] = [
+            b" Jan ", b" Feb ", b" Mar ", b" Apr ", b" May ", b" Jun ", b" Jul ", b" Aug ",
+            b" Sep ", b" Oct ", b" Nov ", b" Dec ",
+        ];
+        let c = civil(self);
+        out.extend_from_slice(DAYS[c.weekday as usize]);
+        push_number(out, c.day.into());
+        out.extend_from_slice(MONTHS[c.month as usize - 1]);
+        push_number(out, c.year.cast_unsigned());
+        let mut clock = *b" 00:00:00 +0000";
+        for (place, value) in [(1, c.hour), (4, c.minute), (7, c.second)] {
+            clock[place] += (value / 10) as u8;
+            clock[place + 1] += (value % 10) as u8;
+        }
+        out.extend_from_slice(&clock);
     }
 }
 
@@ -154,27 +173,6 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-pub struct Rfc5322(Wall);
-
-impl fmt::Display for Rfc5322 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
-        let c = civil(self.0);
-        let (day, month) = (DAYS[c.weekday as usize], MONTHS[c.month as usize - 1]);
-        write!(f, "{day}, {} {month} {} ", c.day, c.year)?;
-        // Every message carries one: the digits are set by hand.
-        let mut clock = *b"00:00:00 +0000";
-        for (place, value) in [(0, c.hour), (3, c.minute), (6, c.second)] {
-            clock[place] += (value / 10) as u8;
-            clock[place + 1] += (value % 10) as u8;
-        }
-        f.write_str(core::str::from_utf8(&clock).map_err(|_| fmt::Error)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +203,9 @@ mod tests {
         ];
         for (secs, rfc3339, rfc5322) in cases {
             assert_eq!(Wall::from_secs(secs).rfc3339().to_string(), rfc3339);
-            assert_eq!(Wall::from_secs(secs).rfc5322().to_string(), rfc5322);
+            let mut out = Vec::new();
+            Wall::from_secs(secs).push_rfc5322(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), rfc5322);
         }
     }
 

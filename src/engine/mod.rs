@@ -428,19 +428,18 @@ impl Engine {
             common: &mut self.common,
         };
         loop {
-            for told in core::mem::take(&mut self.home.told) {
+            let (reception, owner) = (&mut self.reception, &mut self.owner);
+            for told in self.home.told.drain(..) {
                 match told {
                     Told::Stored(offer, durable) => {
-                        let (reception, home) = (&mut self.reception, &mut self.home);
-                        stored(turn, reception, home, &mut self.owner, (offer, durable));
+                        stored(turn, reception, owner, (offer, durable));
                     }
                     Told::Refused(conn, ticket, canned) => {
-                        let refused = Resolution::Refused(canned);
-                        self.reception
-                            .resolve(turn, &mut self.home, (conn, ticket), refused);
+                        reception.resolve(turn, (conn, ticket), Resolution::Refused(canned));
                     }
                 }
             }
+            reception.go_on(turn, &mut self.home);
             for (to, batch, content) in core::mem::take(&mut self.home.bodies) {
                 if to == turn.common.shard {
                     self.owner.body(turn, batch, content);
@@ -520,14 +519,13 @@ impl Engine {
 fn stored(
     turn: &mut Turn<'_>,
     reception: &mut Reception,
-    home: &mut Home,
     owner: &mut Owner,
     (offer, durable): (home::Offer, Durable),
 ) {
     let latency = turn.now.mono.since(offer.began);
     turn.common.stats.injection_latency.record(latency);
     let conn: (Key, _) = (offer.conn, offer.ticket);
-    reception.resolve(turn, home, conn, Resolution::Stored(&durable));
+    reception.resolve(turn, conn, Resolution::Stored(&durable));
     let shard = turn.common.shard;
     let mut mine = Vec::new();
     let mut others: Vec<(ShardId, Vec<Arrival>)> = Vec::new();

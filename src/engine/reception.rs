@@ -53,6 +53,8 @@ struct Incoming {
     /// Input that came while the session could take none.
     backlog: Vec<u8>,
     waiting: bool,
+    /// Stands in [`Reception::resolved`].
+    resolved: bool,
     /// The client sends no more.
     ended: bool,
     closing: bool,
@@ -82,6 +84,8 @@ pub struct Reception {
     /// since the last wait in vain, which began this round.
     awaited: usize,
     awaited_round: u64,
+    /// Sessions that have got answers in this turn.
+    resolved: Vec<Key>,
     timers: TimerWheel<Key>,
     fired: Vec<Key>,
     /// Resolved settings; equal ones are shared.
@@ -100,6 +104,7 @@ impl Reception {
             incoming: Slab::new(),
             awaited: 0,
             awaited_round: 1,
+            resolved: Vec::new(),
             timers: TimerWheel::new(now),
             fired: Vec::new(),
             listeners: Vec::new(),
@@ -160,6 +165,7 @@ impl Reception {
             chooser: BindingChooser::new(),
             backlog: Vec::new(),
             waiting: false,
+            resolved: false,
             ended: false,
             closing: false,
             linger_until: Mono::MAX,
@@ -201,7 +207,15 @@ impl Reception {
             incoming.backlog.extend_from_slice(bytes);
             return;
         }
-        self.run(turn, home, key, bytes);
+        let Some(close) = self.feed(turn, home, key, bytes) else {
+            return;
+        };
+        // What was said before the reply to a message leaves with it, once its commit is durable.
+        let unresolved = self.incoming.get(key).map(|it| it.session.unresolved());
+        if close || unresolved == Some(0) {
+            self.send(turn, key);
+        }
+        self.rest(turn, key, close);
     }
 
     /// The client sends no more. It may still be owed answers for what it has sent.
@@ -221,11 +235,11 @@ impl Reception {
         }
     }
 
-    /// The home has an answer for a submission.
+    /// The home has an answer for a submission. The session goes on with [`Self::go_on`], once for
+    /// all of its messages that share a commit, so that their replies leave together.
     pub fn resolve(
         &mut self,
-        turn: &mut Turn<'_>,
-        home: &mut Home,
+        turn: &Turn<'_>,
         (key, ticket): (Key, Ticket),
         resolution: Resolution<'_>,
     ) {
@@ -233,12 +247,27 @@ impl Reception {
             return;
         };
         incoming.session.resolve(turn.now, ticket, resolution);
-        let resume = core::mem::take(&mut incoming.waiting);
-        let backlog = core::mem::take(&mut incoming.backlog);
-        self.run(turn, home, key, &backlog);
-        if resume && self.wants_read(key) {
-            turn.out.push(Action::Resume { conn: conn_id(key) });
+        if !core::mem::replace(&mut incoming.resolved, true) {
+            self.resolved.push(key);
         }
+    }
+
+    /// Lets the sessions that have got answers go on.
+    pub fn go_on(&mut self, turn: &mut Turn<'_>, home: &mut Home) {
+        let mut resolved = core::mem::take(&mut self.resolved);
+        for key in resolved.drain(..) {
+            let Some(incoming) = self.incoming.get_mut(key) else {
+                continue;
+            };
+            incoming.resolved = false;
+            let resume = core::mem::take(&mut incoming.waiting);
+            let backlog = core::mem::take(&mut incoming.backlog);
+            self.run(turn, home, key, &backlog);
+            if resume && self.wants_read(key) {
+                turn.out.push(Action::Resume { conn: conn_id(key) });
+            }
+        }
+        self.resolved = resolved;
     }
 
     /// The client is gone. Messages it handed over stay accepted if their commit succeeds.
@@ -310,20 +339,31 @@ impl Reception {
         }
     }
 
-    /// Feeds a session until it wants something that is not here, then sends what it has to say.
-    fn run(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, mut input: &[u8]) {
-        let mut close = false;
-        loop {
-            let Some(incoming) = self.incoming.get_mut(key) else {
-                return;
-            };
+    /// Feeds a session, then sends what it has to say.
+    fn run(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, input: &[u8]) {
+        if let Some(close) = self.feed(turn, home, key, input) {
+            self.flush(turn, key, close);
+        }
+    }
+
+    /// Feeds a session until it wants something that is not here. Tells whether it is over; nothing
+    /// if that was so before.
+    fn feed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        home: &mut Home,
+        key: Key,
+        mut input: &[u8],
+    ) -> Option<bool> {
+        let close = loop {
+            let incoming = self.incoming.get_mut(key)?;
             if incoming.closing {
-                return;
+                return None;
             }
             let (used, step) = incoming.session.receive(turn.now, input);
             input = &input[used..];
             match step {
-                Step::Read => break,
+                Step::Read => break false,
                 Step::Ask => self.ask(turn, key),
                 Step::Submit(submission) => self.submit(turn, home, key, *submission),
                 Step::Wait => {
@@ -334,18 +374,15 @@ impl Reception {
                     }
                     incoming.waiting = true;
                     incoming.backlog.extend_from_slice(input);
-                    break;
+                    break false;
                 }
-                Step::Close => {
-                    close = true;
-                    break;
-                }
+                Step::Close => break true,
             }
-        }
-        self.flush(turn, key, close);
+        };
         if let Some(incoming) = self.incoming.get_mut(key) {
             report_rejections(turn, home, &mut incoming.session);
         }
+        Some(close)
     }
 
     fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
@@ -363,9 +400,13 @@ impl Reception {
         }
     }
 
-    /// Sends what the session has to say, closes if it is over, and sets its timer.
     fn flush(&mut self, turn: &mut Turn<'_>, key: Key, close: bool) {
         self.send(turn, key);
+        self.rest(turn, key, close);
+    }
+
+    /// Closes if the session is over, and sets its timer.
+    fn rest(&mut self, turn: &mut Turn<'_>, key: Key, close: bool) {
         let Some(incoming) = self.incoming.get_mut(key) else {
             return;
         };

@@ -67,7 +67,7 @@ impl Writer {
         object.ascii("event_id", &self.id, b"-i");
         object.time("timestamp", facts.content.received);
         common(&mut object, facts, &self.id);
-        object.plain("remote_addr", facts.content.origin.peer);
+        object.ip("remote_addr", facts.content.origin.peer);
         object.end();
     }
 
@@ -129,7 +129,7 @@ impl Writer {
             Some(domain) => object.lower("recipient_domain", domain),
             None => object.null("recipient_domain"),
         }
-        object.plain("remote_addr", facts.peer);
+        object.ip("remote_addr", facts.peer);
         object.text("helo", facts.helo);
         object.text("recv_method", facts.method);
         object.text("conn_stage", facts.stage);

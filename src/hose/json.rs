@@ -2,8 +2,10 @@
 //! need no escaping; values may come from anywhere, are cut at a bound and escaped.
 
 use core::fmt;
+use core::net::IpAddr;
 use std::io::Write;
 
+use crate::base::text::{push_ip, push_number};
 use crate::base::time::Wall;
 
 /// Bytes kept of any one text before escaping.
@@ -100,7 +102,14 @@ impl<'a> Object<'a> {
         self.out.push(b'"');
     }
 
-    /// For values whose text form needs no escaping: ids, addresses of hosts, codes.
+    pub fn ip(&mut self, key: &'static str, value: IpAddr) {
+        self.key(key);
+        self.out.push(b'"');
+        push_ip(self.out, value);
+        self.out.push(b'"');
+    }
+
+    /// For values whose text form needs no escaping: ids, codes.
     pub fn plain(&mut self, key: &'static str, value: impl fmt::Display) {
         self.key(key);
         self.out.push(b'"');
@@ -165,20 +174,6 @@ impl ClockText {
         out.extend_from_slice(&digits);
         out.push(b'Z');
     }
-}
-
-fn push_number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The first [`TEXT_BYTES_MAX`] bytes, at the border of a character.

@@ -17,6 +17,7 @@ mod tests;
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::time::Mono;
 use crate::base::time::Now;
@@ -108,7 +109,7 @@ pub enum HoseOp {
         op: u64,
         file: String,
         offset: u64,
-        bytes: Vec<u8>,
+        bytes: Arc<Vec<u8>>,
     },
     /// Make what was written durable. With `first`, the folder too. With `last`, no write follows:
     /// close the file.
@@ -182,7 +183,8 @@ struct Staged {
 
 /// Lines that go to the disk together.
 struct Chunk {
-    lines: Vec<u8>,
+    /// Shared with the write under way.
+    lines: Arc<Vec<u8>>,
     count: u64,
     /// Once this and all before it is durable, so are the events of all commits up to this one.
     upto: u64,
@@ -439,11 +441,15 @@ impl Hose {
         let upto = self.released;
         match self.gathered.back_mut() {
             Some(chunk) if chunk.lines.len() < self.settings.gather_bytes => {
-                chunk.lines.append(&mut lines);
+                Arc::make_mut(&mut chunk.lines).append(&mut lines);
                 chunk.count += count;
                 self.recycle(lines);
             }
-            _ => self.gathered.push_back(Chunk { lines, count, upto }),
+            _ => self.gathered.push_back(Chunk {
+                lines: Arc::new(lines),
+                count,
+                upto,
+            }),
         }
     }
 
@@ -676,7 +682,9 @@ impl Hose {
             self.stats.events_written += chunk.count;
             self.stats.bytes_written += chunk.lines.len() as u64;
             self.durable = chunk.upto;
-            self.recycle(chunk.lines);
+            if let Ok(lines) = Arc::try_unwrap(chunk.lines) {
+                self.recycle(lines);
+            }
         }
         if self.retry.take().is_some() {
             self.notice("event log: writing works again; nothing that was kept is lost".into());
@@ -760,7 +768,7 @@ impl Hose {
                 op,
                 file,
                 offset,
-                bytes: b"\n".to_vec(),
+                bytes: Arc::new(b"\n".to_vec()),
             },
             Repair::Remove => HoseOp::Remove { op, file },
         };

@@ -9,6 +9,9 @@ use crate::types::id::BatchId;
 use crate::types::replies;
 use crate::types::replies::Canned;
 
+/// What the commands of the next message earn together.
+const AFTER_BYTES_USUAL: usize = 128;
+
 /// A reply that is not known yet, and the bytes that follow it.
 struct Held {
     ticket: Ticket,
@@ -35,7 +38,12 @@ impl Replies {
     /// Where the next reply goes.
     pub(super) fn sink(&mut self) -> &mut Vec<u8> {
         match self.held.back_mut() {
-            Some(held) => &mut held.after,
+            Some(held) => {
+                if held.after.capacity() == 0 {
+                    held.after.reserve(AFTER_BYTES_USUAL);
+                }
+                &mut held.after
+            }
             None => &mut self.ready,
         }
     }

@@ -1,7 +1,5 @@
 //! One commit while it gathers, and the segment it goes to.
 
-use std::collections::VecDeque;
-
 use crate::base::time::Mono;
 
 use super::disk::Fault;
@@ -14,6 +12,7 @@ use super::format::Place;
 use super::format::Position;
 use super::format::Slot;
 use super::promise::CommitId;
+use super::writer::BATCH_BYTES_MAX;
 
 /// Frames of one commit, encoded for one place in one segment.
 #[derive(Debug)]
@@ -218,26 +217,27 @@ pub(super) struct Flight {
     pub work: Work,
 }
 
-/// Buffers waiting for their next use, so that a commit allocates nothing.
+/// Buffers waiting for their next use, so that a commit allocates nothing. The last one given is
+/// the first one taken: it is the one that the processor may still know.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    buffers: VecDeque<Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
 }
 
 const SPARES_MAX: usize = 4;
 /// A buffer that grew beyond this for one large message is given back.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+const SPARE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 impl Spares {
     pub fn take(&mut self) -> Vec<u8> {
-        self.buffers.pop_front().unwrap_or_default()
+        self.buffers.pop().unwrap_or_default()
     }
 
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         let fits = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
         if fits && self.buffers.len() < SPARES_MAX {
             buffer.clear();
-            self.buffers.push_back(buffer);
+            self.buffers.push(buffer);
         }
     }
 }

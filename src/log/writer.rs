@@ -57,7 +57,7 @@ use super::promise::WriterStats;
 /// An outcome waits at most this long for a commit to join (DESIGN section 5, step 9).
 pub const LAZY_COMMIT_DELAY: Duration = Duration::from_millis(50);
 /// A batch is closed when it would grow beyond this; one larger group still is a batch of its own.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+pub(super) const BATCH_BYTES_MAX: usize = 4 << 20;
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 

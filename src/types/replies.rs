@@ -2,6 +2,7 @@
 //! A decision names a constant from here; the session writes it. Every refusal has an enhanced
 //! status code (RFC 3463, RFC 5248).
 
+use crate::base::text::push_number;
 use crate::types::id::BatchId;
 use crate::types::reply::Enhanced;
 use crate::types::reply::Reply;
@@ -186,7 +187,7 @@ pub fn write_ehlo(out: &mut Vec<u8>, host: &str, message_bytes_max: u64) {
     for part in ["250-", host, "\r\n250-PIPELINING\r\n250-SIZE "] {
         out.extend_from_slice(part.as_bytes());
     }
-    write_number(out, message_bytes_max);
+    push_number(out, message_bytes_max);
     out.extend_from_slice(
         b"\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n\
           250 HELP\r\n",
@@ -197,12 +198,8 @@ pub fn write_ehlo(out: &mut Vec<u8>, host: &str, message_bytes_max: u64) {
 /// proof that the message is durable.
 pub fn write_accepted(out: &mut Vec<u8>, batch: BatchId) {
     out.extend_from_slice(b"250 2.0.0 OK ");
-    out.extend_from_slice(batch.to_string().as_bytes());
+    out.extend_from_slice(&batch.text());
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(number.to_string().as_bytes());
 }
 
 #[cfg(test)]

@@ -22,11 +22,10 @@ pub const OVERSIZE_FACTOR: u64 = 2;
 const OVERSIZE_GRACE_BYTES: u64 = 64 << 10;
 
 /// Content is looked at in blocks of this size for whether there is anything to act on.
-const PLAIN_BLOCK_BYTES: usize = 512;
+const BLOCK_BYTES: usize = 512;
 
-/// Then in such pieces: little is looked at line by line for the sake of one dot-stuffed line, or
-/// of the end of the message.
-const PLAIN_PIECE_BYTES: usize = 64;
+/// And in such pieces, to come near to what there is.
+const PIECE_BYTES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
@@ -34,6 +33,17 @@ pub enum Framing {
     Dots,
     /// BDAT: the caller counts the octets, a dot is data.
     Chunks,
+}
+
+impl Framing {
+    /// What must not begin a line unseen: a dot, or where dots are data a line end, which must not
+    /// stand there anyhow.
+    fn dot(self) -> u8 {
+        match self {
+            Framing::Dots => b'.',
+            Framing::Chunks => b'\n',
+        }
+    }
 }
 
 /// What one message may be.
@@ -47,6 +57,13 @@ pub struct DataLimits {
     pub line_bytes_max: u64,
     /// `Received` fields: more mean a loop (RFC 5321 6.3).
     pub received_fields_max: u32,
+}
+
+impl DataLimits {
+    /// The header section with a line that is not over yet, which may be the one that ends it.
+    fn open_header_bytes_max(&self) -> u64 {
+        self.header_bytes_max.saturating_add("\r\n".len() as u64)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -231,14 +248,17 @@ impl DataReader {
         // The next byte to look at, and the first one that is data but has not been kept yet.
         let mut next = 0;
         let mut run = 0;
-        let mut plain_from = 0;
         while next < input.len() {
-            if next >= plain_from && self.header.is_none() {
-                next += self.pass_plain(&input[next..]);
-                plain_from = next + PLAIN_PIECE_BYTES;
-                if next == input.len() {
-                    break;
+            if self.header.is_some() {
+                if self.at == At::LineStart && run == next && self.is_between_fields() {
+                    next += self.take_fields(&input[next..]);
+                    run = next;
                 }
+            } else {
+                next += self.pass_plain(&input[next..]);
+            }
+            if next == input.len() {
+                break;
             }
             match self.at {
                 At::LineStart if input[next] == b'.' && self.framing == Framing::Dots => {
@@ -283,46 +303,40 @@ impl DataReader {
         (input.len(), Status::More)
     }
 
-    /// Passes over whole blocks that hold nothing but well-formed lines without a leading dot, or
-    /// parts of such lines. Gives how many bytes that were.
+    /// Passes over well-formed lines without a leading dot, or parts of such lines, up to where
+    /// there is something to act on. Gives how many bytes that were.
     fn pass_plain(&mut self, input: &[u8]) -> usize {
-        let passed = self.pass_blocks(input, PLAIN_BLOCK_BYTES);
-        passed + self.pass_blocks(&input[passed..], PLAIN_PIECE_BYTES)
-    }
-
-    fn pass_blocks(&mut self, input: &[u8], block_bytes: usize) -> usize {
-        let mut passed = 0;
-        for block in input.chunks_exact(block_bytes) {
-            let begins_well = match self.at {
-                At::LineStart => !matches!(block[0], b'.' | b'\n'),
-                At::Line => block[0] != b'\n',
-                At::Dot | At::DotCr | At::Cr => false,
-            };
-            if !begins_well || !is_plain(block) {
-                break;
-            }
-            self.count_lines(block);
-            self.at = match block[block_bytes - 1] {
+        let begins_well = match self.at {
+            At::LineStart => input[0] != b'\n' && input[0] != self.framing.dot(),
+            At::Line => input[0] != b'\n',
+            At::Dot | At::DotCr | At::Cr => false,
+        };
+        if !begins_well {
+            return 0;
+        }
+        let passed = plain_bytes(input, self.framing);
+        if let [.., last] = input[..passed] {
+            self.count_lines(&input[..passed]);
+            self.at = match last {
                 b'\r' => At::Cr,
                 b'\n' => At::LineStart,
                 _ => At::Line,
             };
-            passed += block_bytes;
         }
         passed
     }
 
-    /// Sees to the length of the lines in a block whose line ends are well formed, without looking
-    /// at each: from a line's start, some line must end within the reach of a legal one.
-    fn count_lines(&mut self, block: &[u8]) {
+    /// Sees to the length of well-formed lines without looking at each: from a line's start, some
+    /// line must end within the reach of a legal one.
+    fn count_lines(&mut self, lines: &[u8]) {
         let reach = self
             .limits
             .line_bytes_max
             .saturating_add("\r\n".len() as u64);
         let mut start = 0;
         let mut open = self.line_bytes;
-        while (block.len() - start) as u64 > reach.saturating_sub(open) {
-            let window = &block[start..][..reach.saturating_sub(open) as usize];
+        while (lines.len() - start) as u64 > reach.saturating_sub(open) {
+            let window = &lines[start..][..reach.saturating_sub(open) as usize];
             let Some(end) = memrchr(b'\n', window) else {
                 self.refuse(Refusal::Line);
                 break;
@@ -330,12 +344,43 @@ impl DataReader {
             start += end + 1;
             open = 0;
         }
-        let is_cut = block.ends_with(b"\r");
-        let length = match memrchr(b'\n', block) {
-            Some(end) => (block.len() - end - 1) as u64,
-            None => self.line_bytes + block.len() as u64,
+        let is_cut = lines.ends_with(b"\r");
+        let length = match memrchr(b'\n', lines) {
+            Some(end) => (lines.len() - end - 1) as u64,
+            None => self.line_bytes + lines.len() as u64,
         };
         self.line_bytes = length - u64::from(is_cut);
+    }
+
+    /// Within the header section, and nothing of its next line has been kept.
+    fn is_between_fields(&self) -> bool {
+        let line_at = self.header.as_ref().map(|header| header.line_at);
+        line_at == Some(self.body.len())
+    }
+
+    /// Takes whole, well-formed lines of the header section where they lie, with the one that ends
+    /// it. Gives how many bytes that were. Stops at a line that needs a closer look.
+    fn take_fields(&mut self, input: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(header) = self.header.take() {
+            let rest = &input[taken..];
+            let length = memchr(b'\n', rest).map_or(0, |end| end + 1);
+            let whole = &rest[..length];
+            let line = whole.strip_suffix(b"\r\n").filter(|line| {
+                let is_dotted = self.framing == Framing::Dots && line.starts_with(b".");
+                let is_long = line.len() as u64 > self.limits.line_bytes_max
+                    || header.bytes + length as u64 > self.limits.open_header_bytes_max();
+                !is_dotted && !is_long && memchr(b'\r', line).is_none()
+            });
+            if line.is_none() {
+                self.header = Some(header);
+                break;
+            }
+            taken += length;
+            self.header = self.header_line(header, whole);
+        }
+        self.keep(&input[..taken]);
+        taken
     }
 
     fn keep(&mut self, run: &[u8]) {
@@ -351,7 +396,7 @@ impl DataReader {
         // A field without end is met here; whole lines are counted where they end.
         if let Some(header) = &self.header {
             let open = (self.body.len() - header.line_at) as u64;
-            if header.bytes + open > self.limits.header_bytes_max + "\r\n".len() as u64 {
+            if header.bytes + open > self.limits.open_header_bytes_max() {
                 self.refuse(Refusal::Header);
             }
         }
@@ -369,67 +414,114 @@ impl DataReader {
             self.refuse(Refusal::Line);
         }
         self.line_bytes = 0;
-        let Some(mut header) = self.header.take() else {
-            return;
-        };
-        match self.header_line(&mut header) {
-            HeaderLine::Field if header.bytes > self.limits.header_bytes_max => {
-                self.refuse(Refusal::Header);
+        if let Some(header) = self.header.take() {
+            let body = core::mem::take(&mut self.body);
+            let line_at = header.line_at;
+            self.header = self.header_line(header, &body[line_at..]);
+            if self.refusal.is_none() {
+                self.body = body;
             }
-            HeaderLine::Field if header.received_fields > self.limits.received_fields_max => {
-                self.refuse(Refusal::Hops);
-            }
-            HeaderLine::Field => self.header = Some(header),
-            HeaderLine::Over => {}
         }
     }
 
-    /// Looks at the line that has just been kept whole. The first line that is neither a field nor
-    /// the continuation of one ends the header section, with or without an empty line.
-    fn header_line(&mut self, header: &mut Header) -> HeaderLine {
-        let whole = &self.body[header.line_at..];
+    /// Looks at a whole line of the header section, with its line end. The first line that is
+    /// neither a field nor the continuation of one ends the section, with or without an empty line.
+    fn header_line(&mut self, mut header: Header, whole: &[u8]) -> Option<Header> {
         let line = whole.strip_suffix(b"\r\n").unwrap_or(whole);
-        let (field, value) = match line.first() {
-            None => return HeaderLine::Over,
-            Some(b' ' | b'\t') if header.field == Field::None => return HeaderLine::Over,
-            Some(b' ' | b'\t') => (header.field, line),
-            Some(_) => {
-                let Some(colon) = memchr(b':', line) else {
-                    return HeaderLine::Over;
-                };
+        let (field, value) = match line.first()? {
+            b' ' | b'\t' if header.field == Field::None => return None,
+            b' ' | b'\t' => (header.field, line),
+            _ => {
+                let colon = memchr(b':', line)?;
                 let name = line[..colon].trim_ascii_end();
                 if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
-                    return HeaderLine::Over;
+                    return None;
                 }
                 (header.begin(name), &line[colon + 1..])
             }
         };
         header.field = field;
         header.bytes += whole.len() as u64;
-        header.line_at = self.body.len();
+        header.line_at += whole.len();
         match field {
             Field::Subject => append_fact(&mut self.subject, value),
             Field::From => append_fact(&mut self.friendly_from, value),
             Field::None | Field::Other => {}
         }
-        HeaderLine::Field
+        let refusal = if header.bytes > self.limits.header_bytes_max {
+            Refusal::Header
+        } else if header.received_fields > self.limits.received_fields_max {
+            Refusal::Hops
+        } else {
+            return Some(header);
+        };
+        self.refuse(refusal);
+        None
     }
 }
 
-/// No CR without its LF, no LF without its CR, no dot at the start of a line, as far as can be seen
-/// within the block. Written so that the compiler makes vectors of it.
-fn is_plain(block: &[u8]) -> bool {
-    let pairs = block.iter().zip(&block[1..]);
-    !pairs.fold(false, |found, (&one, &next)| {
-        let is_bare = (one == b'\r') != (next == b'\n');
-        let is_dot = (one == b'\n') & (next == b'.');
-        found | is_bare | is_dot
-    })
+/// How many bytes from the beginning hold nothing but well-formed lines without a leading dot that
+/// means something, or parts of such lines.
+fn plain_bytes(input: &[u8], framing: Framing) -> usize {
+    let dot = framing.dot();
+    let mut passed = 0;
+    // Where there is much to act on, not much is looked at in vain.
+    for (block_bytes, blocks_max) in [
+        (PIECE_BYTES, 1),
+        (BLOCK_BYTES, usize::MAX),
+        (PIECE_BYTES, usize::MAX),
+    ] {
+        passed += plain_blocks(&input[passed..], block_bytes, blocks_max, dot);
+    }
+    let mut pairs = input[passed..].windows(2);
+    match pairs.position(|pair| !is_plain_pair(pair[0], pair[1], dot)) {
+        Some(at) => passed + at + 1,
+        None => input.len(),
+    }
 }
 
-enum HeaderLine {
-    Field,
-    Over,
+/// Each block is looked at together with the byte behind it: no line end is cut unseen.
+fn plain_blocks(input: &[u8], block_bytes: usize, blocks_max: usize, dot: u8) -> usize {
+    let mut passed = 0;
+    for _ in 0..blocks_max {
+        match input.get(passed..=passed + block_bytes) {
+            Some(block) if is_plain(block, dot) => passed += block_bytes,
+            _ => break,
+        }
+    }
+    passed
+}
+
+/// No CR without its LF, no LF without its CR, no LF before a dot.
+fn is_plain_pair(one: u8, next: u8, dot: u8) -> bool {
+    let is_bare = (one == b'\r') != (next == b'\n');
+    let is_dotted = (one == b'\n') & (next == dot);
+    !(is_bare | is_dotted)
+}
+
+/// Whether all pairs of neighbours are plain.
+fn is_plain(block: &[u8], dot: u8) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { is_plain_avx2(block, dot) };
+    }
+    is_plain_any(block, dot)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn is_plain_avx2(block: &[u8], dot: u8) -> bool {
+    is_plain_any(block, dot)
+}
+
+/// Without an early end, so that the compiler makes vectors of it, as wide as the caller's.
+#[inline(always)]
+fn is_plain_any(block: &[u8], dot: u8) -> bool {
+    let pairs = block.iter().zip(&block[1..]);
+    pairs.fold(true, |plain, (&one, &next)| {
+        plain & is_plain_pair(one, next, dot)
+    })
 }
 
 impl Header {
@@ -462,6 +554,7 @@ fn append_fact(fact: &mut Vec<u8>, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::prng::Prng;
 
     const LIMITS: DataLimits = DataLimits {
         message_bytes_max: 200,
@@ -632,11 +725,11 @@ mod tests {
         ];
         for line in [1_usize, 7, 76, 88] {
             let near = |edge: usize| edge - 6..edge + 6;
-            for place in near(PLAIN_PIECE_BYTES).chain(near(PLAIN_BLOCK_BYTES)) {
+            for place in near(PIECE_BYTES).chain(near(BLOCK_BYTES)) {
                 for trouble in troubles {
                     let mut input = b"\r\n".to_vec();
                     let row = [vec![b'x'; line], b"\r\n".to_vec()].concat();
-                    while input.len() < 4 * PLAIN_BLOCK_BYTES {
+                    while input.len() < 4 * BLOCK_BYTES {
                         input.extend_from_slice(&row);
                     }
                     let at = place.min(input.len());
@@ -649,14 +742,7 @@ mod tests {
                             (pushed, is_whole.then(|| reader.finish()))
                         };
                         let one_by_one = read(1);
-                        for piece in [
-                            input.len(),
-                            1_000,
-                            600,
-                            PLAIN_BLOCK_BYTES,
-                            100,
-                            PLAIN_PIECE_BYTES,
-                        ] {
+                        for piece in [input.len(), 1_000, 600, BLOCK_BYTES, 100, PIECE_BYTES] {
                             let given = read(piece);
                             assert!(given == one_by_one, "{line} {place} {piece} {trouble:?}");
                         }
@@ -700,7 +786,7 @@ mod tests {
         for length in 1..=300 {
             let row = [vec![b'x'; length], b"\r\n".to_vec()].concat();
             let mut input = b"\r\n".to_vec();
-            while input.len() < 8 * PLAIN_BLOCK_BYTES {
+            while input.len() < 8 * BLOCK_BYTES {
                 input.extend_from_slice(&row);
             }
             for (line_bytes_max, is_refused) in [(length, false), (length - 1, true)] {
@@ -720,6 +806,74 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Whatever is taken at once must be read like single bytes: random content from what matters,
+    /// whole and cut.
+    #[test]
+    fn content_is_read_alike_however_it_is_cut() {
+        let long = b"y".repeat(700);
+        let tokens: [&[u8]; 22] = [
+            b"\r\n",
+            b"\r\n",
+            b"\r\n",
+            b"\r\n",
+            b"\r\n.",
+            b"\r\n..",
+            b"\r\n.\r\n",
+            b"\r",
+            b"\n",
+            b".",
+            b" fold",
+            b"\t",
+            b"Subject: a",
+            b"subject : b",
+            b"From: <x@y>",
+            b"Received: z",
+            b"X:",
+            b":",
+            b"no field",
+            b"\xff\0",
+            &long[..60],
+            &long,
+        ];
+        let mut prng = Prng::stream(1, "content");
+        let (mut ends, mut refusals) = (0, 0);
+        for round in 0..20_000 {
+            let mut input = Vec::new();
+            for _ in 0..prng.below(30) {
+                input.extend_from_slice(prng.pick::<&[u8]>(&tokens));
+                // Most lines end as they should, or little would be read.
+                if prng.chance(2, 3) {
+                    input.extend_from_slice(b"\r\n");
+                }
+            }
+            let limits = DataLimits {
+                message_bytes_max: *prng.pick(&[300, 100_000]),
+                header_bytes_max: *prng.pick(&[40, 2_000]),
+                line_bytes_max: *prng.pick(&[60, 900]),
+                received_fields_max: 2,
+            };
+            let framing = *prng.pick(&[Framing::Dots, Framing::Chunks]);
+            let read = |piece: usize| {
+                let mut reader = DataReader::new(framing, limits, b"T: x\r\n".to_vec());
+                let pushed = push(&mut reader, &input, piece);
+                let is_whole = pushed.1 != Status::BareLineEnd;
+                (pushed, is_whole.then(|| reader.finish()))
+            };
+            let one_by_one = read(1);
+            ends += u32::from(one_by_one.0.1 == Status::End);
+            refusals += u32::from(matches!(one_by_one.1, Some(Err(_))));
+            for piece in [input.len().max(1), 1 + prng.below(700) as usize] {
+                let given = read(piece);
+                assert!(
+                    given == one_by_one,
+                    "{round} {framing:?} by {piece}: {} gives {given:?}, not {one_by_one:?}",
+                    input.escape_ascii()
+                );
+            }
+        }
+        assert!(ends > 500 && refusals > 500, "{ends} {refusals}");
     }
 
     #[test]

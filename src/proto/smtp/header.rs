@@ -1,8 +1,8 @@
 //! Header fields that Pelton writes into mail it takes in.
 
 use core::net::IpAddr;
-use std::io::Write;
 
+use crate::base::text::push_ip;
 use crate::base::time::Wall;
 use crate::types::id::BatchId;
 
@@ -43,15 +43,16 @@ pub fn write_received(out: &mut Vec<u8>, trace: &Trace<'_>) {
     } else {
         ""
     };
-    let written = "a vector takes every byte";
     append(out, &["Received: from ", trace.helo, " ([", tag]);
-    write!(out, "{}", trace.peer.to_canonical()).expect(written);
+    push_ip(out, trace.peer.to_canonical());
     append(
         out,
         &["])\r\n\tby ", trace.host, " with ", protocol, " id "],
     );
     out.extend_from_slice(&trace.batch.text());
-    write!(out, ";\r\n\t{}\r\n", trace.at.rfc5322()).expect(written);
+    out.extend_from_slice(b";\r\n\t");
+    trace.at.push_rfc5322(out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn append(out: &mut Vec<u8>, parts: &[&str]) {
