@@ -1,5 +1,6 @@
 //! The `pelton` command.
 
+use std::io::{self, BufWriter, Write};
 use std::process::exit;
 
 use clap::{Parser, Subcommand};
@@ -57,13 +58,22 @@ fn main() {
         Command::Reload(args) => cli::reload::run(&args).into(),
         Command::Check(args) => {
             let environment = cli::config::detect_environment();
-            let mut out = std::io::stdout().lock();
-            cli::config::check(&args, &environment, &mut out).unwrap_or(1)
+            printed(|out| cli::config::check(&args, &environment, out))
         }
         Command::Config(command) => {
             let environment = cli::config::detect_environment();
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
-            cli::config::run(&command, &environment, &mut out, &mut err).unwrap_or(1)
+            printed(|out| cli::config::run(&command, &environment, out, &mut std::io::stderr()))
         }
     });
+}
+
+/// What a command that writes as it goes comes to. All of it is in one buffer, so that whoever
+/// reads only the beginning ends it quietly.
+fn printed(command: impl FnOnce(&mut dyn Write) -> io::Result<i32>) -> i32 {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = command(&mut out).and_then(|code| out.flush().map(|()| code));
+    match (cli::output::exit_of_write(&done), done) {
+        (Some(exit), _) => exit.into(),
+        (None, code) => code.unwrap_or(cli::output::EXIT_FAILED.into()),
+    }
 }

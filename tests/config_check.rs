@@ -313,3 +313,21 @@ fn a_file_that_is_not_utf_8_is_refused_with_its_line() {
         findings[0]
     );
 }
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    let lines: [&[&str]; 4] = [
+        &["config", "options"],
+        &["config", "options", "--json"],
+        &["check", "--config", EXAMPLES[0]],
+        &["simulate", "--seed", "1", "--trace"],
+    ];
+    for line in lines {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pelton"));
+        let ran = command.args(line).stdout(writer).output().expect("it runs");
+        let err = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!((ran.status.code(), err.as_ref()), (Some(0), ""), "{line:?}");
+    }
+}

@@ -95,15 +95,15 @@ fn check(name: &str, text: &str) {
 fn check_page(name: &str, page: Result<Page, Failure>) {
     let page = page.unwrap();
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-    assert!(!page.text.contains(steers), "{name} could steer a terminal");
+    let text = page.whole_text();
+    assert!(!text.contains(steers), "{name} could steer a terminal");
     assert!(
-        page.text
-            .lines()
+        text.lines()
             .last()
             .is_some_and(|line| line.starts_with("Next ")),
         "{name}"
     );
-    check(&format!("{name}.txt"), &page.text);
+    check(&format!("{name}.txt"), &text);
     check(&format!("{name}.json"), &format!("{:#}\n", document(&page)));
 }
 
@@ -124,6 +124,7 @@ fn healthy() -> StatusData {
     total.gauges.queues = 312;
     total.gauges.oldest_seconds = 2_460;
     total.gauges.spool_bytes = 3 << 30;
+    total.gauges.spool_live_bytes = 700 << 20;
     total.commit_latency.record(Duration::from_micros(900));
     StatusData {
         verdict: "OK".into(),
@@ -263,16 +264,50 @@ fn a_list_of_queues() {
     let data = QueuesData {
         queues: vec![summary(), small],
         more: true,
+        queued_in_all: Some(123_456),
     };
     check_page(
         "queues",
-        queue::page(envelope(Reply::Queues(data)), "", &STYLE),
+        queue::page(envelope(Reply::Queues(data)), &list(&[]), &STYLE),
     );
-    let none = Reply::Queues(QueuesData::default());
+    let none = || QueuesData {
+        queued_in_all: Some(123_456),
+        ..QueuesData::default()
+    };
     check_page(
         "queues_none",
-        queue::page(envelope(none), "domain=x", &STYLE),
+        queue::page(
+            envelope(Reply::Queues(none())),
+            &list(&["--where", "domain=x"]),
+            &STYLE,
+        ),
     );
+    let said = |in_all, words: &[&str]| {
+        let data = QueuesData {
+            queued_in_all: in_all,
+            ..none()
+        };
+        let page = queue::page(envelope(Reply::Queues(data)), &list(words), &STYLE);
+        page.unwrap().text
+    };
+    let filter = ["--where", "domain=x"];
+    assert_eq!(said(Some(0), &[]), "nothing waits\n");
+    assert_eq!(
+        said(Some(0), &filter),
+        "no queue matches domain=x: nothing waits at all\n"
+    );
+    assert_eq!(
+        said(Some(1), &filter),
+        "no queue matches domain=x; 1 message waits in all\n"
+    );
+    assert_eq!(said(None, &filter), "no queue matches domain=x\n");
+}
+
+/// Arguments of `pelton queue list`.
+fn list(words: &[&str]) -> queue::ListArgs {
+    let command = queue::ListArgs::augment_args(Command::new("list"));
+    let matches = command.get_matches_from(["list"].iter().chain(words));
+    queue::ListArgs::from_arg_matches(&matches).unwrap()
 }
 
 fn message() -> MessageSummary {
@@ -302,11 +337,33 @@ fn a_list_of_messages() {
     let data = MessagesData {
         messages: vec![message(), due],
         next,
+        queued_in_all: Some(123_456),
     };
-    check_page(
-        "messages",
-        queue::page(envelope(Reply::Messages(data)), "age>10m", &STYLE),
+    let words = ["--messages", "--where", "age>10m"];
+    let page = queue::page(
+        envelope(Reply::Messages(data.clone())),
+        &list(&words),
+        &STYLE,
     );
+    check_page("messages", page);
+    // What is printed goes on with the list that was asked for, of the engine that was asked.
+    let words = [
+        "--messages",
+        "--where",
+        "age>10m code~4.7",
+        "--limit",
+        "2",
+        "--color",
+        "never",
+        "--spool",
+        "/a b",
+    ];
+    let args = list(&words);
+    let page = queue::page(envelope(Reply::Messages(data)), &args, &STYLE).unwrap();
+    let text = page.about(&args.server).whole_text();
+    let next = "Next      pelton queue list --messages --where 'age>10m code~4.7' --limit 2 \
+                --color never --after 1.77 --spool '/a b'";
+    assert_eq!(text.lines().last(), Some(next));
 }
 
 fn transcript(seconds: u64) -> Transcript {
@@ -549,8 +606,8 @@ fn colour_repeats_what_the_words_say() {
         ..STYLE
     };
     let reply = || envelope(Reply::Status(degraded().into()));
-    let colored = status::page(reply(), None, &style).unwrap().text;
-    let plain = status::page(reply(), None, &STYLE).unwrap().text;
+    let colored = status::page(reply(), None, &style).unwrap().whole_text();
+    let plain = status::page(reply(), None, &STYLE).unwrap().whole_text();
     assert!(colored.contains("\x1b[1;31mDEGRADED\x1b[0m"));
     let mut stripped = String::new();
     for part in colored.split('\x1b') {
@@ -597,6 +654,8 @@ fn arguments_are_sound_and_read_as_documented() {
         "pelton status --socket /s --spool /t",
         "pelton queue",
         "pelton queue list --after 1.7",
+        "pelton queue list --limit 0",
+        "pelton trace bob@example.com --limit 0",
         "pelton queue list --json --jsonl",
         "pelton why",
         "pelton changes --since soon",

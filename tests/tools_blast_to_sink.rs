@@ -396,3 +396,35 @@ fn wait_until(condition: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_run_that_could_send_nothing_says_so_and_why() {
+    // A port that was free a moment ago: nobody listens there.
+    let free = std::net::TcpListener::bind(localhost()).expect("a port");
+    let target = free.local_addr().expect("it is bound").to_string();
+    drop(free);
+    for json in [false, true] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pelton-blast"));
+        command.args(["--target", &target, "--connections", "1", "--messages", "3"]);
+        let ran = command
+            .args(json.then_some("--json"))
+            .output()
+            .expect("it runs");
+        assert_eq!(ran.status.code(), Some(1));
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let (out, err) = (text(ran.stdout), text(ran.stderr));
+        assert!(err.contains("nothing was sent: not opened: "), "{err}");
+        if json {
+            let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+            assert_eq!(
+                (&report["latency_us"], &report["not_started"]),
+                (&serde_json::Value::Null, &3.into())
+            );
+        } else {
+            assert!(
+                !out.contains("latency") && !out.contains("/s ") && !out.contains("NaN"),
+                "{out}"
+            );
+        }
+    }
+}

@@ -15,6 +15,17 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// So many of something: `1 message`, `1,234 messages`. The noun is one that takes an s.
+pub fn counted(count: u64, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{s}", grouped(count))
+}
+
+/// The verb after so many of something.
+pub fn are(count: u64) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
 /// A duration with its two largest units: `1h30m`, `41m`, `3.2s`, `250ms`, `80us`.
 pub fn duration(duration: Duration) -> String {
     let secs = duration.as_secs();
@@ -115,6 +126,10 @@ mod tests {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(counted(0, "message"), "0 messages");
+        assert_eq!(counted(1, "message"), "1 message");
+        assert_eq!(counted(1_234, "open file"), "1,234 open files");
+        assert_eq!([0, 1, 2].map(are), ["are", "is", "are"]);
         assert_eq!(duration(Duration::from_secs(5_400)), "1h30m");
         assert_eq!(duration(Duration::from_millis(3_200)), "3.2s");
         assert_eq!(duration(Duration::from_micros(80)), "80us");

@@ -47,7 +47,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &ChangesArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
-    output::show(look(args, &style), args.output, args.jsonl)
+    let page = look(args, &style).map(|page| page.about(&args.server));
+    output::show(page, args.output, args.jsonl)
 }
 
 fn look(args: &ChangesArgs, style: &Style) -> Result<Page, Failure> {
@@ -90,7 +91,10 @@ pub fn page(envelope: Envelope, since: Duration, style: &Style) -> Result<Page, 
     let next = command(&["pelton", "status"]);
     let mut text = match data.changes.len() {
         0 => format!("nothing changed in the last {back}\n"),
-        count => format!("{count} changes in the last {back}, the newest last\n"),
+        count => {
+            let changes = units::counted(count as u64, "change");
+            format!("{changes} in the last {back}, the newest last\n")
+        }
     };
     if !data.changes.is_empty() {
         let mut table = Table::new(&[
@@ -110,7 +114,6 @@ pub fn page(envelope: Envelope, since: Duration, style: &Style) -> Result<Page, 
         }
         text.push_str(&table.render(style));
     }
-    text.push_str(&output::next_line(&next));
     let records = data
         .changes
         .iter()

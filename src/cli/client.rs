@@ -55,6 +55,30 @@ pub struct ServerArgs {
     pub config: Option<PathBuf>,
 }
 
+/// Commands that are about an engine, and so take [`ServerArgs`].
+const ABOUT_AN_ENGINE: [&str; 6] = ["status", "queue", "why", "trace", "changes", "reload"];
+
+impl ServerArgs {
+    /// A command that leads on, about the same engine: with the words that named it here, once.
+    pub fn carry(&self, command: &mut Vec<String>) {
+        let about = command.get(1).map_or("", String::as_str);
+        let names = |word: &String| ["--socket", "--spool", "--config"].contains(&word.as_str());
+        if !ABOUT_AN_ENGINE.contains(&about) || command.iter().any(names) {
+            return;
+        }
+        let words = [
+            ("--socket", &self.socket),
+            ("--spool", &self.spool),
+            ("--config", &self.config),
+        ];
+        for (word, path) in words {
+            if let Some(path) = path {
+                command.extend([word.to_owned(), path.display().to_string()]);
+            }
+        }
+    }
+}
+
 /// Where an engine keeps what commands look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Places {

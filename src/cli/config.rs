@@ -463,10 +463,10 @@ fn print_findings(out: &mut dyn Write, path: &Path, findings: &[Diagnostic]) -> 
         writeln!(out, "{finding}")?;
     }
     let count = |severity| findings.iter().filter(|it| it.severity == severity).count();
-    let errors = plural(count(Severity::Error), "error");
+    let errors = units::counted(count(Severity::Error) as u64, "error");
     let warnings = match count(Severity::Warning) {
         0 => String::new(),
-        number => format!(" and {}", plural(number, "warning")),
+        number => format!(" and {}", units::counted(number as u64, "warning")),
     };
     writeln!(out, "{}: {errors}{warnings}; refused", path.display())
 }
@@ -497,19 +497,11 @@ fn summary(path: &Path, config: &Config) -> String {
         config.short_digest(),
         listeners(ListenerKind::Smtp),
         listeners(ListenerKind::Http),
-        plural(config.bindings().len(), "binding"),
-        plural(config.groups().len(), "group"),
-        plural(config.domain_stanzas(), "domain stanza"),
+        units::counted(config.bindings().len() as u64, "binding"),
+        units::counted(config.groups().len() as u64, "group"),
+        units::counted(config.domain_stanzas() as u64, "domain stanza"),
         global.spoolbase,
-        plural(config.shard_count() as usize, "shard"),
-    )
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!(
-        "{} {noun}{}",
-        units::grouped(count as u64),
-        if count == 1 { "" } else { "s" }
+        units::counted(config.shard_count().into(), "shard"),
     )
 }
 

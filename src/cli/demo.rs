@@ -29,7 +29,6 @@ use signal_hook::consts::SIGTERM;
 
 use crate::base::time::Mono;
 use crate::base::units;
-use crate::base::units::grouped;
 use crate::cli::client::Client;
 use crate::cli::config::detect_environment;
 use crate::cli::config::read_config;
@@ -219,8 +218,8 @@ fn check_space(folder: &Path, messages: u64) -> anyhow::Result<()> {
 fn introduce(args: &DemoArgs, folder: &Folder) {
     let pelton = own_name();
     say(&format!(
-        "{} messages to {} domains behind 8 receiving hosts, through 2 bindings, all on loopback",
-        grouped(args.messages),
+        "{} to {} domains behind 8 receiving hosts, through 2 bindings, all on loopback",
+        units::counted(args.messages, "message"),
         world::DOMAINS.len(),
     ));
     say(&format!(
@@ -488,9 +487,9 @@ fn watch(
         }
         if late {
             let late = Some(format!(
-                "FAIL given up after {} s: {} messages have no outcome yet",
+                "FAIL given up after {} s: {} without an outcome yet",
                 took.as_secs(),
-                grouped(open)
+                units::counted(open, "message")
             ));
             return Ok(Watched { stats, took, late });
         }

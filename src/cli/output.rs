@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::base::time::Wall;
 use crate::base::units;
+use crate::cli::client::ServerArgs;
 
 /// Exit codes of all commands.
 pub const EXIT_DONE: u8 = 0;
@@ -54,6 +55,7 @@ pub struct Page {
     pub node: String,
     /// RFC 3339, UTC.
     pub at: String,
+    /// For people, without the commands that lead on.
     pub text: String,
     pub data: Value,
     /// With these, `--jsonl` prints one a line instead of the document.
@@ -62,6 +64,22 @@ pub struct Page {
     /// Commands that lead on, one argument each.
     pub next: Vec<Vec<String>>,
     pub exit: u8,
+}
+
+impl Page {
+    /// The same page, its next commands about the engine that was asked.
+    #[must_use]
+    pub fn about(mut self, server: &ServerArgs) -> Page {
+        self.next.iter_mut().for_each(|next| server.carry(next));
+        self
+    }
+
+    /// What a person reads: the text, and last what to run next.
+    pub fn whole_text(&self) -> String {
+        let mut text = self.text.clone();
+        text.extend(self.next.iter().map(|it| next_line(it)));
+        text
+    }
 }
 
 /// Why a command has nothing to show.
@@ -397,7 +415,7 @@ impl Table {
 }
 
 /// The last line of most pages: what to run next.
-pub fn next_line(command: &[String]) -> String {
+fn next_line(command: &[String]) -> String {
     format!("Next      {}\n", shell_words(command))
 }
 
@@ -437,6 +455,28 @@ pub fn document(page: &Page) -> Value {
     })
 }
 
+/// Writes a whole line to standard output. Where the reader has gone away, as `head` does, the rest
+/// is for nobody: the process ends quietly with [`EXIT_DONE`].
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    if let Some(exit) = exit_of_write(&written) {
+        std::process::exit(exit.into());
+    }
+}
+
+/// The exit code of a command whose output could not be written; nothing if it was.
+pub fn exit_of_write<T>(written: &std::io::Result<T>) -> Option<u8> {
+    match written {
+        Ok(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Some(EXIT_DONE),
+        Err(error) => {
+            eprint_line(&format!("E405 cannot write the answer: {error}"));
+            Some(EXIT_FAILED)
+        }
+    }
+}
+
 /// Prints what a command came to and gives its exit code. Data goes to standard output, failures
 /// to standard error; with `--json` both are JSON. A reader that goes away is no failure.
 pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 {
@@ -451,16 +491,12 @@ pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 
                     for warning in &page.warnings {
                         eprint_line(&format!("WARN {}", clean(warning)));
                     }
-                    page.text
+                    page.whole_text()
                 }
             };
-            match std::io::stdout().lock().write_all(text.as_bytes()) {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                    eprint_line(&format!("E405 cannot write the answer: {error}"));
-                    EXIT_FAILED
-                }
-                _ => page.exit,
-            }
+            let mut out = std::io::stdout().lock();
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            exit_of_write(&written).unwrap_or(page.exit)
         }
         Err(failure) => {
             let text = match args.json || lines {

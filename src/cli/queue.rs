@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use clap::Args;
 use clap::Subcommand;
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,6 +21,8 @@ use crate::cli::output::OutputArgs;
 use crate::cli::output::Page;
 use crate::cli::output::Style;
 use crate::cli::output::Table;
+use crate::cli::output::When;
+use crate::cli::output::clean;
 use crate::cli::output::command;
 use crate::cli::trace;
 use crate::cli::trace::TraceArgs;
@@ -95,7 +98,8 @@ pub fn run(args: &QueueArgs) -> u8 {
     match &args.command {
         QueueCommand::List(args) => {
             let style = Style::of_stdout(args.output.color);
-            output::show(list(args, &style), args.output, args.jsonl)
+            let page = list(args, &style).map(|page| page.about(&args.server));
+            output::show(page, args.output, args.jsonl)
         }
         QueueCommand::Show(args) => show(args),
         QueueCommand::Why(args) => why::run(args),
@@ -140,11 +144,11 @@ fn list(args: &ListArgs, style: &Style) -> Result<Page, Failure> {
         false => Request::Queues { filter, limit },
     };
     let envelope = client::ask(&args.server.places()?, &request)?;
-    page(envelope, &args.filter, style)
+    page(envelope, args, style)
 }
 
-/// The page for a reply; `filter` as it was asked for.
-pub fn page(envelope: Envelope, filter: &str, style: &Style) -> Result<Page, Failure> {
+/// The page for a reply to what was asked.
+pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, Failure> {
     let Envelope {
         node,
         at,
@@ -154,7 +158,7 @@ pub fn page(envelope: Envelope, filter: &str, style: &Style) -> Result<Page, Fai
     let (schema, text, data, records, next) = match &reply {
         Reply::Queues(data) => {
             let next = after_queues(data);
-            let text = queues_text(data, &next, style);
+            let text = queues_text(data, &args.filter, style);
             (
                 "pelton.queues/1",
                 text,
@@ -164,8 +168,8 @@ pub fn page(envelope: Envelope, filter: &str, style: &Style) -> Result<Page, Fai
             )
         }
         Reply::Messages(data) => {
-            let next = after_messages(data, filter);
-            let text = messages_text(data, &next, style);
+            let next = after_messages(data, args);
+            let text = messages_text(data, &args.filter, style);
             (
                 "pelton.messages/1",
                 text,
@@ -210,12 +214,24 @@ fn after_queues(data: &QueuesData) -> Vec<String> {
     }
 }
 
-fn queues_text(data: &QueuesData, next: &[String], style: &Style) -> String {
+/// Why a list is empty: nothing waits at all, or what waits is something else.
+fn nothing(what: &str, filter: &str, in_all: Option<u64>) -> String {
+    let filter = clean(filter);
+    match in_all {
+        _ if filter.is_empty() => "nothing waits\n".to_owned(),
+        Some(0) => format!("no {what} matches {filter}: nothing waits at all\n"),
+        Some(count) => {
+            let messages = units::counted(count, "message");
+            let wait = if count == 1 { "waits" } else { "wait" };
+            format!("no {what} matches {filter}; {messages} {wait} in all\n")
+        }
+        None => format!("no {what} matches {filter}\n"),
+    }
+}
+
+fn queues_text(data: &QueuesData, filter: &str, style: &Style) -> String {
     if data.queues.is_empty() {
-        return format!(
-            "no queues match: nothing waits\n{}",
-            output::next_line(next)
-        );
+        return nothing("queue", filter, data.queued_in_all);
     }
     let size = |queue: &QueueSummary| queue.active + queue.delayed + queue.in_flight;
     let messages: u64 = data.queues.iter().map(size).sum();
@@ -228,9 +244,9 @@ fn queues_text(data: &QueuesData, next: &[String], style: &Style) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{} messages in {} queues{more}",
-        units::grouped(messages),
-        units::grouped(data.queues.len() as u64),
+        "{} in {}{more}",
+        units::counted(messages, "message"),
+        units::counted(data.queues.len() as u64, "queue"),
     );
     let mut table = Table::new(&[
         ("DOMAIN", Align::Left),
@@ -260,7 +276,6 @@ fn queues_text(data: &QueuesData, next: &[String], style: &Style) -> String {
         ]);
     }
     text.push_str(&table.render(style));
-    text.push_str(&output::next_line(next));
     text
 }
 
@@ -279,13 +294,24 @@ fn failure(reply: &LastReply, style: &Style) -> String {
     format!("{} ago: {}", style.age(&reply.last_at), reply.reply)
 }
 
-fn after_messages(data: &MessagesData, filter: &str) -> Vec<String> {
+/// The command that goes on is the one that was given, with the cursor: it works as printed.
+fn after_messages(data: &MessagesData, args: &ListArgs) -> Vec<String> {
     match (&data.next, data.messages.first()) {
         (Some(cursor), _) => {
             let mut next = command(&["pelton", "queue", "list", "--messages"]);
-            if !filter.is_empty() {
-                next.extend(command(&["--where", filter]));
+            if !args.filter.is_empty() {
+                next.extend(command(&["--where", &args.filter]));
             }
+            if args.limit != LIMIT_DEFAULT {
+                next.extend(command(&["--limit", &args.limit.to_string()]));
+            }
+            let color = args.output.color.to_possible_value();
+            if let Some(color) = color.filter(|_| args.output.color != When::Auto) {
+                next.extend(command(&["--color", color.get_name()]));
+            }
+            let forms = [(args.output.json, "--json"), (args.jsonl, "--jsonl")];
+            let forms = forms.iter().filter(|(given, _)| *given);
+            next.extend(forms.map(|(_, word)| (*word).to_owned()));
             next.extend(command(&["--after", cursor]));
             next
         }
@@ -294,19 +320,17 @@ fn after_messages(data: &MessagesData, filter: &str) -> Vec<String> {
     }
 }
 
-fn messages_text(data: &MessagesData, next: &[String], style: &Style) -> String {
+fn messages_text(data: &MessagesData, filter: &str, style: &Style) -> String {
     if data.messages.is_empty() {
-        return format!("no queued messages match\n{}", output::next_line(next));
+        return nothing("queued message", filter, data.queued_in_all);
     }
     let more = if data.next.is_some() {
         "; there are more"
     } else {
         ""
     };
-    let mut text = format!(
-        "{} messages{more}\n",
-        units::grouped(data.messages.len() as u64)
-    );
+    let shown = units::counted(data.messages.len() as u64, "message");
+    let mut text = format!("{shown}{more}\n");
     let mut table = Table::new(&[
         ("ID", Align::Left),
         ("STATE", Align::Left),
@@ -333,6 +357,5 @@ fn messages_text(data: &MessagesData, next: &[String], style: &Style) -> String 
         ]);
     }
     text.push_str(&table.render(style));
-    text.push_str(&output::next_line(next));
     text
 }

@@ -26,7 +26,8 @@ pub struct ReloadArgs {
 
 pub fn run(args: &ReloadArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
-    output::show(act(args, &style), args.output, false)
+    let page = act(args, &style).map(|page| page.about(&args.server));
+    output::show(page, args.output, false)
 }
 
 fn act(args: &ReloadArgs, style: &Style) -> Result<Page, Failure> {
@@ -55,7 +56,6 @@ pub fn page(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
         text.push_str(&format!("{} {}\n", style.warn("WARN"), clean(note)));
     }
     let next = command(&["pelton", "changes", "--since", "1h"]);
-    text.push_str(&output::next_line(&next));
     Ok(Page {
         schema: "pelton.reload/1",
         node,

@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::time::Wall;
+use crate::base::units;
 use crate::cli::config::{ConfigArgs, detect_environment, read_config};
 use crate::cli::process::{Load, Options, Process};
 use crate::config::Diagnostic;
@@ -77,8 +78,8 @@ fn announce(process: &Process) {
         .flat_map(|listener| &listener.listens);
     let addresses: Vec<String> = listens.map(|listen| listen.address.to_string()).collect();
     let mut out = std::io::stdout();
-    let shards = config.shard_count();
-    let _ = writeln!(out, "ready on {} with {shards} shards", addresses.join(" "));
+    let shards = units::counted(config.shard_count().into(), "shard");
+    let _ = writeln!(out, "ready on {} with {shards}", addresses.join(" "));
     let _ = out.flush();
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::base::units::{duration, grouped};
+use crate::base::units::{counted, duration, grouped};
+use crate::cli::output::say;
 use crate::shard::clock::Clock;
 use crate::sim::counts::Counts;
 use crate::sim::planted::Planted;
@@ -83,7 +84,11 @@ pub fn run(args: &SimulateArgs) -> i32 {
 fn list_planted(name: &str) -> i32 {
     if name == "list" {
         for planted in Planted::ALL {
-            println!("{:16} invariant {}", planted.name(), planted.invariant());
+            say(&format!(
+                "{:16} invariant {}",
+                planted.name(),
+                planted.invariant()
+            ));
         }
         return 0;
     }
@@ -101,8 +106,8 @@ fn one(options: &Options) -> i32 {
     } else {
         run_twice(options)
     };
-    report.trace.iter().for_each(|line| println!("{line}"));
-    println!("seed {}: trace {:016x}", report.seed, report.hash);
+    report.trace.iter().for_each(|line| say(line));
+    say(&format!("seed {}: trace {:016x}", report.seed, report.hash));
     match &report.failure {
         Some(_) => {
             tell(&report);
@@ -114,10 +119,10 @@ fn one(options: &Options) -> i32 {
 
 fn tell(report: &Report) {
     if let Some(failure) = &report.failure {
-        println!(
+        say(&format!(
             "seed {}: invariant {} ({}) at {:.3} s: {}",
             report.seed, failure.invariant, failure.check, failure.at_s, failure.text
-        );
+        ));
     }
 }
 
@@ -163,7 +168,7 @@ fn all(args: &SimulateArgs, planted: Option<Planted>) -> Total {
                         }
                     }
                     if progress && index.is_multiple_of(100) {
-                        eprint!("\r{} of {} seeds", grouped(index), grouped(args.seeds));
+                        eprint!("\r{} of {}", grouped(index), counted(args.seeds, "seed"));
                     }
                 }
             });
@@ -182,42 +187,51 @@ fn all(args: &SimulateArgs, planted: Option<Planted>) -> Total {
 
 fn report_planted(planted: Planted, total: &Total) -> i32 {
     let Some(found) = total.failures.first() else {
-        println!("planted {}: not found", planted.name());
+        say(&format!("planted {}: not found", planted.name()));
         return 1;
     };
     tell(found);
-    println!("planted {}: found at seed {}", planted.name(), found.seed);
+    say(&format!(
+        "planted {}: found at seed {}",
+        planted.name(),
+        found.seed
+    ));
     0
 }
 
 fn report(args: &SimulateArgs, total: &Total, took: Duration) -> i32 {
     let mut missing = 0;
     for (kind, name, count) in total.counts.all() {
-        println!("{kind:8} {name:36} {:>14}", grouped(count));
+        say(&format!("{kind:8} {name:36} {:>14}", grouped(count)));
         missing += u64::from(count == 0);
     }
-    println!(
-        "{} seeds in {}: {} messages, {} recipients, {} deliveries, {} duplicates",
-        grouped(args.seeds),
+    say(&format!(
+        "{} in {}: {}, {}, {} delivered, {}",
+        counted(args.seeds, "seed"),
         duration(took),
-        grouped(total.counts.messages),
-        grouped(total.counts.recipients),
+        counted(total.counts.messages, "message"),
+        counted(total.counts.recipients, "recipient"),
         grouped(total.counts.deliveries),
-        grouped(total.counts.duplicates),
-    );
+        counted(total.counts.duplicates, "duplicate"),
+    ));
     total
         .failures
         .iter()
         .take(FAILURES_SHOWN_MAX)
         .for_each(tell);
     if !total.failures.is_empty() {
-        println!("{} seeds failed", grouped(total.failures.len() as u64));
+        say(&format!(
+            "{} failed",
+            counted(total.failures.len() as u64, "seed")
+        ));
         return 1;
     }
     if missing > 0 && args.seeds >= SEEDS_FOR_ALL {
-        println!("{missing} of the actions, faults and checks above never happened");
+        say(&format!(
+            "{missing} of the actions, faults and checks above never happened"
+        ));
         return 1;
     }
-    println!("every invariant held");
+    say("every invariant held");
     0
 }

@@ -44,11 +44,16 @@ pub enum FailOn {
 
 pub fn run(args: &StatusArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
-    output::show(look(args, &style), args.output, false)
+    let page = look(args, &style).map(|page| page.about(&args.server));
+    output::show(page, args.output, false)
 }
 
 fn look(args: &StatusArgs, style: &Style) -> Result<Page, Failure> {
-    let envelope = client::ask(&args.server.places()?, &Request::Status)?;
+    let mut envelope = client::ask(&args.server.places()?, &Request::Status)?;
+    if let Reply::Status(status) = &mut envelope.reply {
+        let told = status.warnings.iter_mut();
+        told.for_each(|warning| args.server.carry(&mut warning.next));
+    }
     page(envelope, args.fail_on, style)
 }
 
@@ -79,7 +84,7 @@ pub fn page(envelope: Envelope, fail_on: Option<FailOn>, style: &Style) -> Resul
     };
     Ok(Page {
         schema: "pelton.status/1",
-        text: text(&node, &status, &next, style),
+        text: text(&node, &status, style),
         data: serde_json::to_value(&status).unwrap_or_default(),
         node,
         at,
@@ -90,13 +95,12 @@ pub fn page(envelope: Envelope, fail_on: Option<FailOn>, style: &Style) -> Resul
     })
 }
 
-fn text(node: &str, status: &StatusData, next: &[String], style: &Style) -> String {
+fn text(node: &str, status: &StatusData, style: &Style) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_head(&mut text, node, status, style);
     let _ = write_reasons(&mut text, status, style);
     let _ = write_details(&mut text, status);
-    text.push_str(&output::next_line(next));
     text
 }
 
@@ -124,7 +128,7 @@ fn write_head(
         clean(&config.digest),
     )?;
     let gauges = &status.total.gauges;
-    let queued = gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight;
+    let queued = gauges.queued();
     let rates = &status.rates;
     let growth = match rates.queued_per_second {
         Some(rate) if rate.abs() >= 0.5 => format!(" ({}/s)", signed(rate)),
@@ -182,11 +186,11 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
     let count = units::grouped;
     writeln!(
         text,
-        "Queues    {} active, {} delayed, {} in flight in {} queues",
+        "Queues    {} active, {} delayed, {} in flight in {}",
         count(gauges.queue_active),
         count(gauges.queue_delayed),
         count(gauges.queue_in_flight),
-        count(gauges.queues),
+        units::counted(gauges.queues, "queue"),
     )?;
     writeln!(
         text,
@@ -200,11 +204,18 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
     )?;
     writeln!(
         text,
-        "          {} rejected, {} possible duplicates, {} attempts delayed",
+        "          {} rejected, {}, {} delayed",
         count(counters.messages_rejected),
-        count(counters.possible_duplicates),
-        count(counters.messages_delayed),
+        units::counted(counters.possible_duplicates, "possible duplicate"),
+        units::counted(counters.messages_delayed, "attempt"),
     )?;
+    // Segments are made whole before mail fills them: what they take says nothing about how much
+    // mail there is.
+    let kept = format!(
+        "{} live, {} on disk",
+        units::size(gauges.spool_live_bytes),
+        units::size(gauges.spool_bytes)
+    );
     let space = match (status.spool.free_bytes, status.spool.size_bytes) {
         (Some(free), Some(size)) => {
             format!("{} of {} free", units::size(free), units::size(size))
@@ -213,10 +224,9 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
     };
     writeln!(
         text,
-        "Spool     {}, sync {}, {space}, {} used, {}",
+        "Spool     {}, sync {}, {space}, {kept}, {}",
         clean(&status.spool.path),
         clean(&status.spool.sync),
-        units::size(gauges.spool_bytes),
         commits(counters.spool_commits, counters.spool_commit_messages),
     )?;
     writeln!(
@@ -228,13 +238,13 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
     )?;
     writeln!(
         text,
-        "Process   pid {}, {} shards, {} resident, {} connections in, {} out, {} open files",
+        "Process   pid {}, {}, {} resident, {} in, {} out, {}",
         status.pid,
-        status.shards,
+        units::counted(status.shards, "shard"),
         units::size(status.resident_bytes),
-        count(gauges.sessions_in),
+        units::counted(gauges.sessions_in, "connection"),
         count(gauges.sessions_out),
-        count(status.open_files),
+        units::counted(status.open_files, "open file"),
     )
 }
 
@@ -242,8 +252,8 @@ fn commits(commits: u64, messages: u64) -> String {
     match commits {
         0 => "no commits yet".to_owned(),
         _ => format!(
-            "{} commits of {:.1} messages",
-            units::grouped(commits),
+            "{} of {:.1} messages",
+            units::counted(commits, "commit"),
             messages as f64 / commits as f64
         ),
     }

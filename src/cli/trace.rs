@@ -58,7 +58,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "TIME", default_value = SINCE_DEFAULT, value_parser = duration)]
     pub since: Duration,
     /// Tell at most this many messages, the newest last
-    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT)]
+    #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: usize,
     /// Every transcript that is kept, not only the last
     #[arg(long)]
@@ -86,7 +87,8 @@ impl TraceArgs {
 
 pub fn run(args: &TraceArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
-    output::show(look(args, &style), args.output, false)
+    let page = look(args, &style).map(|page| page.about(&args.server));
+    output::show(page, args.output, false)
 }
 
 fn look(args: &TraceArgs, style: &Style) -> Result<Page, Failure> {
@@ -282,11 +284,10 @@ fn page_after(
     let mut text = String::new();
     let left_out = lives.len().saturating_sub(wanted.limit);
     if left_out > 0 {
+        let earlier = units::counted(left_out as u64, "earlier message");
+        let are = units::are(left_out as u64);
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{left_out} earlier messages are left out: --limit, or --json"
-        );
+        let _ = writeln!(text, "{earlier} {are} left out: --limit, or --json");
     }
     for (id, life) in lives.iter().skip(left_out) {
         let _ = write_life(&mut text, id, life, wanted.smtp, style);
@@ -294,7 +295,6 @@ fn page_after(
     for event in &rejections {
         let _ = write_rejection(&mut text, event, style);
     }
-    text.push_str(&output::next_line(&next));
     let messages: Vec<Value> = lives.iter().map(|(id, life)| life_json(id, life)).collect();
     Ok(Page {
         schema: "pelton.trace/1",
@@ -529,7 +529,8 @@ fn write_live(
         write_transcript(text, transcript, style)?;
     }
     if skipped > 0 {
-        writeln!(text, "{skipped} earlier transcripts: --smtp")?;
+        let earlier = units::counted(skipped as u64, "earlier transcript");
+        writeln!(text, "{earlier}: --smtp")?;
     }
     Ok(())
 }

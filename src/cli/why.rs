@@ -43,7 +43,8 @@ pub struct WhyArgs {
 
 pub fn run(args: &WhyArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
-    output::show(look(args, &style), args.output, false)
+    let page = look(args, &style).map(|page| page.about(&args.server));
+    output::show(page, args.output, false)
 }
 
 fn look(args: &WhyArgs, style: &Style) -> Result<Page, Failure> {
@@ -88,10 +89,10 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
         let more = why.queues.len() - QUEUES_SHOWN_MAX;
         let _ = writeln!(
             text,
-            "... and {more} more queues of this domain: --binding, or --json"
+            "... and {} of this domain: --binding, or --json",
+            units::counted(more as u64, "more queue")
         );
     }
-    text.push_str(&output::next_line(&next));
     Ok(Page {
         schema: "pelton.why/1",
         node,
@@ -116,11 +117,11 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
         .map(|seconds| format!(", the oldest {} old", age(seconds)));
     writeln!(
         text,
-        "Queue     {} active, {} delayed, {} in flight on {} connections{}",
+        "Queue     {} active, {} delayed, {} in flight on {}{}",
         units::grouped(summary.active),
         units::grouped(summary.delayed),
         units::grouped(summary.in_flight),
-        units::grouped(summary.connections),
+        units::counted(summary.connections, "connection"),
         oldest.unwrap_or_default(),
     )?;
     writeln!(
@@ -176,12 +177,11 @@ fn write_reply(
     writeln!(text, "{head:<9} \"{}\"", clean(&reply.reply))?;
     writeln!(
         text,
-        "          {} at {}{}, {} {} since {}, last {} ago",
+        "          {} at {}{}, {} since {}, last {} ago",
         clean(&reply.class),
         clean(&reply.stage),
         host.unwrap_or_default(),
-        units::grouped(reply.count),
-        if reply.count == 1 { "time" } else { "times" },
+        units::counted(reply.count, "time"),
         style.clock(&reply.first_at),
         style.age(&reply.last_at),
     )
@@ -217,10 +217,10 @@ fn write_hosts(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
     for (index, host) in queue.hosts.iter().enumerate() {
         let head = if index == 0 { "Hosts" } else { "" };
         let state = match &host.resting_until {
-            None => format!("{} connections", units::grouped(host.connections)),
+            None => units::counted(host.connections, "connection"),
             Some(until) => {
-                let (failures, clock) = (units::grouped(host.failures), style.clock(until));
-                format!("rests until {clock} after {failures} failures")
+                let failures = units::counted(host.failures, "failure");
+                format!("rests until {} after {failures}", style.clock(until))
             }
         };
         let (name, address) = (clean(&host.host), clean(&host.address));

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::time::Wall;
+use crate::base::units;
 
 /// Size at which the file is rotated: some ten thousand changes.
 pub const JOURNAL_BYTES_MAX: u64 = 4 << 20;
@@ -81,7 +82,8 @@ impl Journal {
             let _ = self.append(at, "spool", "pelton", sentence);
         }
         if told < sentences.len() {
-            let more = format!("E204 and {} more places", sentences.len() - told);
+            let more = (sentences.len() - told) as u64;
+            let more = format!("E204 and {}", units::counted(more, "more place"));
             let _ = self.append(at, "spool", "pelton", &more);
         }
     }

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::base::time::Wall;
+use crate::base::units;
 use crate::control::journal::Journal;
 use crate::control::metrics;
 use crate::engine::query::Answer;
@@ -334,13 +335,20 @@ impl Desk {
                     limit: limit + 1,
                 };
                 let answers = self.all(query, notes).await?;
-                Ok(Reply::Queues(merge::queues(answers, limit)))
+                let mut data = merge::queues(answers, limit);
+                data.queued_in_all = Some(self.queued().await);
+                Ok(Reply::Queues(data))
             }
             Request::Messages {
                 filter,
                 cursor,
                 limit,
-            } => self.messages(&filter, cursor, limit.min(LISTED_MAX)).await,
+            } => {
+                let limit = limit.min(LISTED_MAX);
+                let mut data = self.messages(&filter, cursor, limit).await?;
+                data.queued_in_all = Some(self.queued().await);
+                Ok(Reply::Messages(data))
+            }
             Request::Why { domain, binding } => {
                 let domain = domain.to_lowercase();
                 let query = Query::Why {
@@ -375,11 +383,17 @@ impl Desk {
         let shards = (self.surroundings.facts)().shards;
         if (answers.len() as u64) < shards {
             notes.push(format!(
-                "only {} of {shards} shards answered",
-                answers.len()
+                "only {} of {} answered",
+                answers.len(),
+                units::counted(shards, "shard")
             ));
         }
         Ok(answers)
+    }
+
+    /// Messages that wait in all queues.
+    async fn queued(&self) -> u64 {
+        self.surroundings.stats().await.0.gauges.queued()
     }
 
     async fn messages(
@@ -387,7 +401,7 @@ impl Desk {
         filter: &crate::types::filter::Filter,
         cursor: Option<String>,
         limit: usize,
-    ) -> Result<Reply, ErrorData> {
+    ) -> Result<MessagesData, ErrorData> {
         let first = merge::Cursor::default();
         let mut at = match &cursor {
             None => first,
@@ -400,7 +414,7 @@ impl Desk {
             let wanted = limit.saturating_sub(data.messages.len());
             if wanted == 0 {
                 data.next = Some(at.text());
-                return Ok(Reply::Messages(data));
+                return Ok(data);
             }
             let query = Query::Messages {
                 filter: filter.clone(),
@@ -414,7 +428,7 @@ impl Desk {
             let further = merge::add_messages(&mut data, answers);
             match at.after(further, shards) {
                 Some(next) if next != at => at = next,
-                _ => return Ok(Reply::Messages(data)),
+                _ => return Ok(data),
             }
         }
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::time::Wall;
+use crate::base::units;
 use crate::hose;
 use crate::log::{Fault, SegmentFile, SegmentKind, folder_name, parse_folder_name};
 use crate::spool::{self, Recovery, SpoolFile};
@@ -376,8 +377,9 @@ pub fn raise_limits(shards: usize) -> (Result<(), String>, Option<String>) {
     let needed = LOCKED_BYTES_PER_SHARD * shards as u64;
     let note = (locked < needed).then(|| {
         format!(
-            "only {locked} bytes of memory may be locked; {shards} shards may want {needed}: \
-             raise LimitMEMLOCK if the start fails"
+            "only {locked} bytes of memory may be locked; {} may want {needed}: raise LimitMEMLOCK \
+             if the start fails",
+            units::counted(shards as u64, "shard")
         )
     });
     let enough = if files < FILES_MIN {

@@ -92,6 +92,13 @@ pub struct Gauges {
     pub event_log_failing: bool,
 }
 
+impl Gauges {
+    /// Messages in the queues, in whatever state.
+    pub fn queued(&self) -> u64 {
+        self.queue_active + self.queue_delayed + self.queue_in_flight
+    }
+}
+
 macro_rules! add_fields {
     ($into:expr, $from:expr, $($field:ident)*) => { $($into.$field += $from.$field;)* };
 }

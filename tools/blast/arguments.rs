@@ -30,12 +30,13 @@ JSON (--json), one document of schema pelton-blast.run/1:
   or 5xx at any stage), unacknowledged (sent whole, no final reply), aborted (cut short),
   recipients, recipients_refused, size_bytes, messages_per_second, bytes_per_second,
   connections_opened, connections_failed, connections_lost, timeouts, replies {code: count},
-  latency_us {count, mean, min, p50, p90, p99, p99.9, max}, fault, trouble, cpu_seconds
+  latency_us {count, mean, min, p50, p90, p99, p99.9, max} (null if nothing was answered), fault,
+  trouble, cpu_seconds
 
   Latency runs from MAIL to the final reply; with --rate from the moment at which the message was
   due, so that a stalled server is not flattered by messages that were never begun.
 
-Exit codes: 0 all acknowledged, 1 some not, 2 usage, 4 could not connect.
+Exit codes: 0 all acknowledged, 1 some not, or nothing was sent, 2 usage, 4 (idle) could not connect.
 
 Examples:
   pelton-blast --target 127.0.0.1:2525 --connections 100 --messages 1000000 --size 4096 --json

@@ -26,6 +26,7 @@ use arguments::IdleArguments;
 use arguments::RunArguments;
 use arguments::VerifyArguments;
 use clap::Parser;
+use pelton::cli::output::say;
 use pelton::rig::blast::Blast;
 use pelton::rig::blast::idle::Idle;
 use pelton::rig::blast::verify;
@@ -81,22 +82,26 @@ fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         let mut document = serde_json::to_value(&report)?;
         document["cpu_seconds"] = cpu.as_secs_f64().into();
-        println!("{document}");
+        if report.latency_us.count == 0 {
+            // Nothing was timed, and zeros would be read as times.
+            document["latency_us"] = serde_json::Value::Null;
+        }
+        say(&document.to_string());
     } else {
-        print!(
-            "{}",
-            text::Table {
-                report: &report,
-                cpu
-            }
-        );
+        let report = &report;
+        say(text::Table { report, cpu }.to_string().trim_end());
     }
-    if let Some(reason) = report.fault.as_ref().or(report.trouble.as_ref()) {
-        eprintln!("pelton-blast: {reason}");
+    let reason = report.fault.as_ref().or(report.trouble.as_ref());
+    match reason {
+        _ if report.started == 0 => {
+            let reason = reason.map_or("the run ended before its first message", String::as_str);
+            eprintln!("pelton-blast: nothing was sent: {reason}");
+        }
+        Some(reason) => eprintln!("pelton-blast: {reason}"),
+        None => {}
     }
-    Ok(match report.is_clean() {
+    Ok(match report.is_clean() && report.started > 0 {
         true => ExitCode::SUCCESS,
-        false if report.connections_opened == 0 => ExitCode::from(UNREACHABLE),
         false => ExitCode::from(FAILED),
     })
 }
@@ -129,8 +134,8 @@ fn compare(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
     };
     let seen = verify::verify(open(&arguments.acked)?, open(&arguments.capture)?)?;
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&seen)?),
-        false => print!("{}", text::Comparison(&seen)),
+        true => say(&serde_json::to_string(&seen)?),
+        false => say(text::Comparison(&seen).to_string().trim_end()),
     }
     Ok(match seen.is_clean(arguments.duplicates_max) {
         true => ExitCode::SUCCESS,
@@ -151,17 +156,20 @@ fn hold(arguments: &IdleArguments) -> anyhow::Result<ExitCode> {
         std::thread::sleep(TICK);
     }
     let began = Instant::now();
-    println!("ready {} connections open", idle.report().alive);
+    // Read by machines: the number as it is.
+    let alive = idle.report().alive;
+    let s = if alive == 1 { "" } else { "s" };
+    say(&format!("ready {alive} connection{s} open"));
     while began.elapsed() < arguments.duration && signals.seen() == 0 {
         std::thread::sleep(TICK.min(arguments.duration));
     }
     let report = idle.report();
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => println!(
+        true => say(&serde_json::to_string(&report)?),
+        false => say(&format!(
             "opened {}  failed {}  ended {}  alive {}",
             report.opened, report.failed, report.ended, report.alive
-        ),
+        )),
     }
     Ok(match report {
         report if report.alive == connections => ExitCode::SUCCESS,

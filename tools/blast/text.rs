@@ -21,6 +21,17 @@ impl fmt::Display for Table<'_> {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<22} {value:>16}");
         row("run", report.run.clone())?;
         row("time", format!("{:.3} s", report.elapsed_seconds))?;
+        if report.started == 0 {
+            let rest = [
+                ("connections opened", report.connections_opened),
+                ("connections failed", report.connections_failed),
+                ("not started", report.not_started.unwrap_or(0)),
+            ];
+            for (name, count) in rest {
+                row(name, units::grouped(count))?;
+            }
+            return row("sent", "nothing".to_string());
+        }
         row(
             "messages/s",
             units::grouped(report.messages_per_second as u64),
@@ -57,10 +68,11 @@ impl fmt::Display for Table<'_> {
             ("latency p99.9", latency.p999),
             ("latency max", latency.max),
         ];
-        for (name, us) in values {
+        let timed = if latency.count > 0 { &values[..] } else { &[] };
+        for (name, us) in timed.iter().copied() {
             row(name, format!("{} us", units::grouped(us)))?;
         }
-        let per_message = self.cpu.as_secs_f64() * 1e6 / report.started.max(1) as f64;
+        let per_message = self.cpu.as_secs_f64() * 1e6 / report.started as f64;
         row("own CPU", format!("{:.3} s", self.cpu.as_secs_f64()))?;
         row("own CPU per message", format!("{per_message:.1} us"))
     }

@@ -19,6 +19,7 @@ use anyhow::Context;
 use arguments::Arguments;
 use clap::Parser;
 use pelton::base::units;
+use pelton::cli::output::say;
 use pelton::rig::dns::DnsResponder;
 use pelton::rig::runtime;
 use pelton::rig::sink::Sink;
@@ -71,11 +72,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         let mut totals = counts.to_json(elapsed.as_secs_f64());
         totals["dns"] = dns_counts.map_or(serde_json::Value::Null, |counts| counts.to_json());
-        println!("{totals}");
+        say(&totals.to_string());
     } else {
         print_totals(&counts, elapsed);
         if let Some(dns) = dns_counts {
-            print!("{dns}");
+            say(dns.to_string().trim_end());
         }
     }
     match failure {
@@ -123,10 +124,10 @@ fn watch(sink: &Sink, arguments: &Arguments, ended: &AtomicBool) {
             let rate = ((received - shown) as f64 / since.as_secs_f64()) as u64;
             let open = sink.counts().connections_open;
             eprint!(
-                "\r{} messages  {}/s  {} connections\x1b[K",
-                units::grouped(received),
+                "\r{}  {}/s  {}\x1b[K",
+                units::counted(received, "message"),
                 units::grouped(rate),
-                units::grouped(open)
+                units::counted(open, "connection")
             );
             (shown_at, shown) = (Instant::now(), received);
         }
@@ -147,35 +148,35 @@ fn print_totals(counts: &Counts, elapsed: Duration) {
         ("closed unanswered", counts.closed_unanswered),
         ("lost in transaction", counts.lost_in_transaction),
     ];
-    println!("{:<20} {:>15}", "time", units::duration(elapsed));
+    say(&format!("{:<20} {:>15}", "time", units::duration(elapsed)));
     for (name, count) in lines {
-        println!("{name:<20} {:>15}", units::grouped(count));
+        say(&format!("{name:<20} {:>15}", units::grouped(count)));
     }
-    println!("{:<20} {:>15}", "size", units::size(counts.bytes));
+    say(&format!("{:<20} {:>15}", "size", units::size(counts.bytes)));
     for code in 0..1_000 {
         let count = counts.code(code);
         if count > 0 {
-            println!(
+            say(&format!(
                 "{:<20} {:>15}",
                 format!("reply {code:03}"),
                 units::grouped(count)
-            );
+            ));
         }
     }
     let mut domains: Vec<_> = counts.domains().collect();
     domains.sort_by_key(|(_, domain)| core::cmp::Reverse(domain.recipients));
     for (name, domain) in domains.iter().take(DOMAINS_SHOWN) {
-        println!(
+        say(&format!(
             "{name:<32} delivered {:>12}  deferred {:>9}  rejected {:>9}",
             units::grouped(domain.delivered),
             units::grouped(domain.deferred),
             units::grouped(domain.rejected)
-        );
+        ));
     }
     if domains.len() > DOMAINS_SHOWN {
-        println!(
-            "and {} domains more (--json shows all)",
-            domains.len() - DOMAINS_SHOWN
-        );
+        say(&format!(
+            "and {} (--json shows all)",
+            units::counted((domains.len() - DOMAINS_SHOWN) as u64, "more domain")
+        ));
     }
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::base::map::Map;
 use crate::base::map::Set;
+use crate::base::units;
 use crate::base::units::grouped;
 use crate::engine::stats::Counters;
 use crate::rig::base64;
@@ -326,8 +327,8 @@ impl Ledger {
             faults.push(sentence(examples, "arrived changed"));
         }
         if self.foreign > 0 {
-            let foreign = grouped(self.foreign);
-            faults.push(format!("{foreign} messages arrived that nobody had sent"));
+            let foreign = units::counted(self.foreign, "message");
+            faults.push(format!("{foreign} arrived that nobody had sent"));
         }
         faults
     }
@@ -367,8 +368,8 @@ impl Ledger {
         let unheard = self.count(|it| it.accepted > 0 && !it.acknowledged);
         if unheard > counted.unanswered {
             faults.push(format!(
-                "{} recipients are in the event log without an acknowledgement, {} at most can be",
-                grouped(unheard),
+                "{} in the event log without an acknowledgement, {} at most can be",
+                units::counted(unheard, "recipient"),
                 grouped(counted.unanswered)
             ));
         }
@@ -404,16 +405,16 @@ impl Ledger {
         let doubts = (engine.possible_duplicates, self.possible_duplicates);
         if doubts.0 != doubts.1 {
             faults.push(format!(
-                "the engine counted {} possible duplicates, its event log has {}",
-                grouped(doubts.0),
+                "the engine counted {}, its event log has {}",
+                units::counted(doubts.0, "possible duplicate"),
                 grouped(doubts.1)
             ));
         }
         let arrived: u64 = arrivals.sum();
         if arrived != counted.received {
             faults.push(format!(
-                "the hosts counted {} recipients, their capture file has {}",
-                grouped(counted.received),
+                "the hosts counted {}, their capture file has {}",
+                units::counted(counted.received, "recipient"),
                 grouped(arrived)
             ));
         }
@@ -427,13 +428,14 @@ impl Ledger {
     }
 }
 
-/// `12 recipients have no outcome: u1@a.example, u7@b.example, ..`
+/// `recipients that have no outcome: 12, as u1@a.example, u7@b.example, ..`
 fn sentence<'a>(mut names: impl Iterator<Item = &'a str>, what: &str) -> String {
     let examples: Vec<_> = names.by_ref().take(EXAMPLES_MAX).collect();
     let rest = names.count();
     let count = grouped((examples.len() + rest) as u64);
     let more = if rest > 0 { ", .." } else { "" };
-    format!("{count} recipients {what}: {}{more}", examples.join(", "))
+    let examples = examples.join(", ");
+    format!("recipients that {what}: {count}, as {examples}{more}")
 }
 
 /// Calls `take` with every line. A line that makes no sense, or is cut off, is an error.

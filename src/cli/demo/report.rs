@@ -4,6 +4,7 @@
 use core::fmt::Write;
 use core::time::Duration;
 
+use crate::base::units::counted;
 use crate::base::units::grouped;
 use crate::cli::demo::ledger::Counted;
 use crate::cli::demo::ledger::Ledger;
@@ -43,8 +44,8 @@ pub struct Outcome<'a> {
 impl Outcome<'_> {
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{} messages in {:.1} s, the last outcome after {:.1} s\n\n",
-            grouped(self.blast.acknowledged),
+            "{} in {:.1} s, the last outcome after {:.1} s\n\n",
+            counted(self.blast.acknowledged, "message"),
             self.blast.elapsed_seconds,
             self.took.as_secs_f64(),
         );
@@ -101,9 +102,9 @@ impl Outcome<'_> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "in         {}/s with {} connections, 250 after {} (p50), {} (p99), {} (longest)",
+            "in         {}/s with {}, 250 after {} (p50), {} (p99), {} (longest)",
             grouped(self.blast.messages_per_second as u64),
-            grouped(self.blast.connections_opened),
+            counted(self.blast.connections_opened, "connection"),
             us(latency.p50),
             us(latency.p99),
             us(latency.max),
@@ -131,18 +132,18 @@ impl Outcome<'_> {
         };
         let _ = writeln!(
             text,
-            "disk       {} commits, each synced, {:.1} new messages in each beside outcomes; \
-             within {} (p50), {} (p99)",
-            grouped(counters.spool_commits),
+            "disk       {}, each synced, {:.1} new messages in each beside outcomes; within {} \
+             (p50), {} (p99)",
+            counted(counters.spool_commits, "commit"),
             counters.spool_commit_messages as f64 / commits as f64,
             within(500),
             within(990),
         );
         let _ = writeln!(
             text,
-            "wire       {} connections out for {} deliveries, {} failed to open",
-            grouped(counters.connections_out),
-            grouped(counters.messages_delivered),
+            "wire       {} out for {} delivered, {} failed to open",
+            counted(counters.connections_out, "connection"),
+            counted(counters.messages_delivered, "message"),
             grouped(counters.connections_out_failed),
         );
     }
@@ -244,9 +245,9 @@ impl Outcome<'_> {
         }
         (!blast.is_clean()).then(|| {
             format!(
-                "of {} messages begun {} were acknowledged, {} refused, {} cut short, {} \
+                "of {} begun {} acknowledged, {} refused, {} cut short, {} \
                  unanswered, {} not begun: {}",
-                grouped(blast.started),
+                counted(blast.started, "message"),
                 grouped(blast.acknowledged),
                 grouped(blast.refused),
                 grouped(blast.aborted),

@@ -81,7 +81,10 @@ pub(super) fn setups(
             told = now;
             (options.notice)(
                 Level::Info,
-                &format!("reading the spool: {done} of {all} segments"),
+                &format!(
+                    "reading the spool: {done} of {}",
+                    units::counted(all as u64, "segment")
+                ),
             );
         }
     })?;
@@ -167,9 +170,9 @@ fn by_owner(
     }
     if in_doubt > 0 {
         let text = format!(
-            "the last run ended without notice: of {} messages that were due, those that were on \
-             the wire come twice; each is counted as a possible duplicate when it is delivered",
-            units::grouped(in_doubt)
+            "the last run ended without notice: of {} due then, what was on the wire comes twice; \
+             each is counted as a possible duplicate when it is delivered",
+            units::counted(in_doubt, "message")
         );
         (options.notice)(Level::Warn, &text);
     }
@@ -193,7 +196,7 @@ fn report_recovery(
         .collect();
     // Only a run that was cut off leaves a commit unfinished.
     let cut = match &ended {
-        None if torn > 0 => format!("; {torn} unfinished commits cut"),
+        None if torn > 0 => format!("; {} cut", units::counted(torn.into(), "unfinished commit")),
         None => String::new(),
         Some(_) => {
             let tell = |home: &spool::Home| {
@@ -211,8 +214,8 @@ fn report_recovery(
     found.extend(gone.map(|sentence| format!("E204 {sentence}")));
     if recipients > 0 || !cut.is_empty() {
         let text = format!(
-            "recovered {} queued messages from the spool in {}{cut}",
-            units::grouped(recipients as u64),
+            "recovered {} from the spool in {}{cut}",
+            units::counted(recipients as u64, "queued message"),
             units::duration(took),
         );
         (options.notice)(Level::Info, &text);

@@ -44,7 +44,11 @@ pub fn queues(answers: Vec<Answer>, limit: usize) -> QueuesData {
     all.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| pair(a).cmp(&pair(b))));
     let more = all.len() > limit;
     all.truncate(limit);
-    QueuesData { queues: all, more }
+    QueuesData {
+        queues: all,
+        more,
+        queued_in_all: None,
+    }
 }
 
 fn pair(queue: &QueueSummary) -> (&str, &str) {

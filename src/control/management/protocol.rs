@@ -177,6 +177,9 @@ pub struct QueuesData {
     pub queues: Vec<QueueSummary>,
     /// There are more than were asked for.
     pub more: bool,
+    /// Messages that wait in all queues, whatever was asked for; null from an older engine.
+    #[serde(default)]
+    pub queued_in_all: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -184,6 +187,9 @@ pub struct MessagesData {
     pub messages: Vec<MessageSummary>,
     /// Where to go on; null at the end.
     pub next: Option<String>,
+    /// As in [`QueuesData`].
+    #[serde(default)]
+    pub queued_in_all: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

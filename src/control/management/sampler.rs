@@ -82,7 +82,7 @@ impl Sample {
             delivered: counters.messages_delivered,
             delayed: counters.messages_delayed,
             bounced: counters.messages_bounced + counters.messages_expired,
-            queued: gauges.queue_active + gauges.queue_delayed + gauges.queue_in_flight,
+            queued: gauges.queued(),
         }
     }
 }

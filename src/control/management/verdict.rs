@@ -67,9 +67,9 @@ fn shards(status: &StatusData, found: &mut Found) {
     let answered = status.per_shard.len() as u64;
     if answered < status.shards {
         let text = format!(
-            "only {answered} of {} shards answered: the others are stuck or overloaded; mail on \
-             them waits, nothing is lost",
-            status.shards
+            "only {answered} of {} answered: the others are stuck or overloaded; mail on them \
+             waits, nothing is lost",
+            units::counted(status.shards, "shard")
         );
         found.fail(text, &["changes", "--since", "1h"]);
     }
@@ -81,7 +81,7 @@ fn delivery(status: &StatusData, found: &mut Found) {
     let (failing, queues) = (gauges.queues_failing, gauges.queues);
     if failing * 2 > queues {
         let text = format!(
-            "{} of {} queues rest: every host of theirs fails, or the source address of their \
+            "queues at rest: {} of {}; every host of theirs fails, or the source address of their \
              binding is not on this machine",
             units::grouped(failing),
             units::grouped(queues)
@@ -129,9 +129,9 @@ fn spool(status: &StatusData, found: &mut Found) {
     }
     if status.spool_damage > 0 {
         let text = format!(
-            "{} places in the spool were found damaged at the start: mail may be lost; everything \
-             else was recovered",
-            units::grouped(status.spool_damage)
+            "damage was found in {} of the spool at the start: mail may be lost; everything else \
+             was recovered",
+            units::counted(status.spool_damage, "place")
         );
         found.fail(text, &["changes", "--since", "7d"]);
     }
@@ -148,9 +148,10 @@ fn event_log(status: &StatusData, found: &mut Found) {
     let (counters, gauges) = (&status.total.counters, &status.total.gauges);
     if counters.events_lost > 0 {
         let text = format!(
-            "{} events since the start are not in the event log {}: its disk was behind for too \
-             long; the mail itself is not affected",
-            units::grouped(counters.events_lost),
+            "{} since the start {} missing in the event log {}: its disk was behind for too long; \
+             the mail itself is not affected",
+            units::counted(counters.events_lost, "event"),
+            units::are(counters.events_lost),
             status.event_log
         );
         found.warn(text, &[]);
@@ -230,7 +231,11 @@ mod tests {
     fn every_trouble_has_its_reason_and_level() {
         type Trouble = fn(&mut StatusData);
         let cases: [(Trouble, Level, &str); 11] = [
-            (|s| s.shards = 2, Level::Fail, "only 1 of 2 shards answered"),
+            (
+                |s| s.shards = 2,
+                Level::Fail,
+                "only 1 of 2 shards answered:",
+            ),
             (
                 |s| s.total.gauges.spool_stopped = true,
                 Level::Fail,
@@ -306,7 +311,7 @@ mod tests {
         status.total.gauges.queues_failing = 3;
         let found = warnings(&status);
         assert_eq!((found.len(), found[0].level), (1, Level::Warn));
-        assert!(found[0].text.starts_with("3 of 4 queues rest"));
+        assert!(found[0].text.starts_with("queues at rest: 3 of 4;"));
     }
 
     #[test]
@@ -331,7 +336,7 @@ mod tests {
         status.spool_damage = 2;
         let found = warnings(&status);
         assert_eq!((found.len(), found[0].level), (1, Level::Fail));
-        let told = "2 places in the spool were found damaged";
+        let told = "damage was found in 2 places of the spool";
         assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
     }
 

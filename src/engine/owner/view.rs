@@ -455,24 +455,35 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
 fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) -> String {
     let waiting = view.waiting();
     let active = view.count(State::Active);
+    let connections = link.connections.len() as u64;
     let what = match waiting.cause {
         Cause::Idle => "nothing waits here".to_string(),
-        Cause::Ready => format!("{active} messages are about to be tried"),
+        Cause::Ready => {
+            let active = u64::from(active);
+            let (messages, are) = (units::counted(active, "message"), units::are(active));
+            format!("{messages} {are} about to be tried")
+        }
         Cause::Delivering => format!(
-            "delivering: {} in flight on {} connections, {active} behind them",
-            view.count(State::InFlight),
-            link.connections.len()
+            "delivering: {} in flight on {}, {} behind",
+            units::grouped(view.count(State::InFlight).into()),
+            units::counted(connections, "connection"),
+            units::grouped(active.into()),
         ),
         Cause::Dns => "waits for DNS".to_string(),
         Cause::Connecting => "waits for a connection to be made".to_string(),
         Cause::Deferral => "the receiving host defers".to_string(),
-        Cause::Backoff => format!("all {} messages are delayed", view.count(State::Delayed)),
+        Cause::Backoff => match u64::from(view.count(State::Delayed)) {
+            1 => "its only message is delayed".to_string(),
+            count => format!("all {} messages are delayed", units::grouped(count)),
+        },
         Cause::HostsFailing => "every host of the domain fails; the queue rests".to_string(),
         Cause::ConnectionLimit => {
-            format!(
-                "{} connections are the limit, {active} wait",
-                link.connections.len()
-            )
+            let (limit, are) = (
+                units::counted(connections, "connection"),
+                units::are(connections),
+            );
+            let active = units::grouped(active.into());
+            format!("{limit} {are} the limit, {active} waiting")
         }
         Cause::Throttle => "waits for a throttle".to_string(),
         Cause::Suspended => "delivery is suspended by suspend_delivery".to_string(),
