@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use clap::Parser;
 use pelton::cli::config::CheckArgs;
 use pelton::cli::config::ConfigCommand;
-use pelton::cli::config::EXIT_CHECK_FAILED;
 use pelton::cli::config::EXIT_CONFIG_INVALID;
 use pelton::cli::config::EXIT_NOT_FOUND;
 use pelton::cli::config::check;
@@ -68,7 +67,7 @@ fn every_broken_configuration_gives_the_expected_messages() {
     let mut actual = String::new();
     for path in broken() {
         let (code, out, _) = pelton(&["check", "--config", &path.display().to_string()]);
-        assert_eq!(code, EXIT_CHECK_FAILED, "{}", path.display());
+        assert_eq!(code, EXIT_CONFIG_INVALID, "{}", path.display());
         actual.push_str(&out);
         actual.push('\n');
     }
@@ -138,10 +137,19 @@ fn check_prints_one_json_document() {
         document["data"]["bindings"],
         serde_json::json!(["default", "a", "b", "vip"])
     );
+    // The digest is the one that every command shows.
+    let checked = read_config(Path::new(EXAMPLES[2]), &[], &environment()).expect("valid");
+    assert_eq!(document["data"]["digest"], checked.config.short_digest());
+    let (_, out, _) = pelton(&["config", "show", "--json", "--config", EXAMPLES[2]]);
+    let shown: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(shown["data"]["digest"], document["data"]["digest"]);
     let first = broken().remove(0);
     let (code, out, _) = pelton(&["check", "--json", "--config", &first.display().to_string()]);
     let document: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((code, &document["data"]), (EXIT_CHECK_FAILED, &Value::Null));
+    assert_eq!(
+        (code, &document["data"]),
+        (EXIT_CONFIG_INVALID, &Value::Null)
+    );
     let error = &document["errors"][0];
     assert_eq!(
         (error["line"].as_u64(), error["column"].as_u64()),
@@ -184,6 +192,20 @@ fn eval_prints_the_value_and_the_stanza_it_comes_from() {
     assert_eq!(document["data"]["origin"]["stanza"], stanza);
     let (code, out, err) = eval(&["max_outbound_conections"]);
     assert_eq!((code, out.as_str()), (EXIT_NOT_FOUND, ""));
+    let (code, out, json) = eval(&["max_outbound_conections", "--json"]);
+    assert_eq!((code, out.as_str()), (EXIT_NOT_FOUND, ""));
+    let document: Value = serde_json::from_str(&json).expect("JSON");
+    let error = &document["error"];
+    assert_eq!(
+        (&document["schema"], &error["code"]),
+        (&"pelton.error/1".into(), &"E415".into())
+    );
+    let (message, exit) = (error["message"].as_str(), error["exit"].as_u64());
+    assert_eq!(
+        message.map(|it| format!("pelton: {it}\n")),
+        Some(err.clone())
+    );
+    assert_eq!(exit, Some(3));
     assert!(
         err.contains("did you mean \"max_outbound_connections\"?"),
         "{err}"
@@ -243,8 +265,15 @@ fn a_command_that_needs_a_configuration_says_what_is_wrong_with_it() {
     let (code, out, err) = pelton(&["config", "eval", "shards", "--config", &first]);
     assert_eq!((code, out.as_str()), (EXIT_CONFIG_INVALID, ""));
     assert!(err.contains("error: E011"), "{err}");
+    let (code, out, err) = pelton(&["config", "show", "--json", "--config", &first]);
+    assert_eq!((code, out.as_str()), (EXIT_CONFIG_INVALID, ""));
+    let document: Value = serde_json::from_str(&err).expect("JSON");
+    assert_eq!(
+        (&document["error"]["code"], &document["error"]["exit"]),
+        (&"E414".into(), &2.into())
+    );
     let (code, out, _) = pelton(&["check", "--config", "no/such/file.conf"]);
-    assert_eq!(code, EXIT_CHECK_FAILED);
+    assert_eq!(code, EXIT_CONFIG_INVALID);
     assert!(
         out.contains("error: E008 cannot read no/such/file.conf: no such file"),
         "{out}"

@@ -174,7 +174,7 @@ fn status_of_a_healthy_engine() {
 
 fn degraded() -> StatusData {
     let mut data = healthy();
-    data.verdict = "DEGRADED".into();
+    data.verdict = "FAILING".into();
     data.verdict_since = ago(1_860);
     data.rates = Rates::default();
     data.warnings = vec![
@@ -405,6 +405,7 @@ fn detail() -> QueueDetail {
                 ..last_reply()
             },
         ],
+        attempts_before: 0,
         hosts: vec![
             HostState {
                 preference: 10,
@@ -439,7 +440,18 @@ fn why_a_domain_waits() {
         domain: "gmail.com".into(),
         queues: vec![detail()],
     };
-    check_page("why", why::page(envelope(Reply::Why(data)), None, &STYLE));
+    check_page(
+        "why",
+        why::page(envelope(Reply::Why(data.clone())), None, &STYLE),
+    );
+    // After a restart what was said is gone, but not that something was tried.
+    let mut silent = data;
+    (silent.queues[0].replies, silent.queues[0].attempts_before) = (Vec::new(), 1);
+    let text = why::page(envelope(Reply::Why(silent)), None, &STYLE)
+        .unwrap()
+        .text;
+    let told = "\nTried     no attempt since the restart; 1 attempt before (";
+    assert!(text.contains(told) && !text.contains("They said"), "{text}");
     let none = WhyData {
         domain: "x.example".into(),
         queues: Vec::new(),
@@ -608,7 +620,7 @@ fn colour_repeats_what_the_words_say() {
     let reply = || envelope(Reply::Status(degraded().into()));
     let colored = status::page(reply(), None, &style).unwrap().whole_text();
     let plain = status::page(reply(), None, &STYLE).unwrap().whole_text();
-    assert!(colored.contains("\x1b[1;31mDEGRADED\x1b[0m"));
+    assert!(colored.contains("\x1b[1;31mFAILING\x1b[0m"));
     let mut stripped = String::new();
     for part in colored.split('\x1b') {
         let text = part

@@ -300,7 +300,7 @@ fn lists_are_merged_sorted_limited_and_paged_over_all_shards() {
 }
 
 #[test]
-fn a_silent_shard_and_a_stopped_spool_degrade_the_verdict() {
+fn a_silent_shard_and_a_stopped_spool_are_failures() {
     let world = World::new();
     world.feel(Mood {
         silent_shard: true,
@@ -317,7 +317,7 @@ fn a_silent_shard_and_a_stopped_spool_degrade_the_verdict() {
     let Reply::Status(status) = status else {
         panic!("{status:?}")
     };
-    assert_eq!(status.verdict, "DEGRADED");
+    assert_eq!(status.verdict, "FAILING");
     assert_eq!(status.warnings.len(), 2, "{:?}", status.warnings);
     assert_eq!(notes, ["only 2 of 3 shards answered"]);
 }
@@ -352,8 +352,10 @@ fn a_reload_runs_or_says_what_is_wrong_and_is_remembered_with_who_did_it() {
             .ask(&Request::Reload)
             .unwrap_err()
     });
-    assert_eq!((failure.exit, failure.code.as_str()), (1, "E010"));
-    assert!(failure.message.contains("p.conf:9:1"));
+    assert_eq!((failure.exit, failure.code.as_str()), (2, "E414"));
+    let (head, why) = failure.message.split_once('\n').unwrap();
+    assert_eq!(head, "reload refused, the running configuration stays:");
+    assert!(why.contains("p.conf:9:1"), "{why}");
 }
 
 /// Sends raw bytes and reads one line.
@@ -506,6 +508,16 @@ fn metrics_and_health_are_served_and_nothing_else() {
                      Connection: close\r\n\r\nabc";
         let refused = exchange(address, post);
         assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("Allow: GET, HEAD"));
+        // An error has the form that the commands give it.
+        let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains("Content-Type: application/json\r\n"),
+            "{head}"
+        );
+        let told: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(told["schema"], "pelton.error/1");
+        assert_eq!(told["error"]["code"], "E503");
+        assert_eq!(told["error"]["message"], "GET and HEAD only");
     });
 }
 

@@ -17,6 +17,7 @@ use clap::Args;
 use crate::cli::config::CONFIG_PATH_DEFAULT;
 use crate::cli::config::detect_environment;
 use crate::cli::config::read_config;
+use crate::cli::output::EXIT_CONFIG;
 use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::EXIT_NOT_ALLOWED;
 use crate::cli::output::EXIT_NOT_FOUND;
@@ -155,10 +156,10 @@ impl Places {
                 let error = error.map(ToString::to_string).unwrap_or_default();
                 let error = error.lines().next().unwrap_or_default();
                 let message = format!(
-                    "{} does not say where the engine is: {error}. Name it with --socket PATH",
+                    "{} does not say where the engine is, name it with --socket PATH:\n{error}",
                     path.display()
                 );
-                Failure::new(EXIT_USAGE, "E406", message)
+                Failure::new(EXIT_CONFIG, "E406", message)
             }),
         }
     }
@@ -261,7 +262,8 @@ fn refused(error: ErrorData) -> Failure {
     let exit = match error.fault {
         Fault::Usage => EXIT_USAGE,
         Fault::NotFound => EXIT_NOT_FOUND,
-        Fault::Config | Fault::Failed => EXIT_FAILED,
+        Fault::Config => EXIT_CONFIG,
+        Fault::Failed => EXIT_FAILED,
     };
     Failure {
         exit,
@@ -270,8 +272,8 @@ fn refused(error: ErrorData) -> Failure {
     }
 }
 
-fn unreachable(socket: &Path, error: &io::Error) -> Failure {
-    let socket = socket.display();
+fn unreachable(path: &Path, error: &io::Error) -> Failure {
+    let socket = path.display();
     let elsewhere = "Elsewhere: --socket PATH, --spool DIR or --config FILE";
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -286,6 +288,24 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
                 "no Pelton answers on {socket}: there is no such socket. Start it: pelton serve \
                  --config FILE. {elsewhere}"
             );
+            Failure::new(EXIT_UNREACHABLE, "E401", message)
+        }
+        io::ErrorKind::NotADirectory => {
+            let file = path.ancestors().skip(1).find(|it| it.is_file());
+            let file = file.unwrap_or(path).display();
+            let message = format!(
+                "no Pelton answers on {socket}: {file} is a file, not a folder. Name the folder of \
+                 the spool: --spool DIR, or the configuration: --config FILE"
+            );
+            Failure::new(EXIT_UNREACHABLE, "E401", message)
+        }
+        io::ErrorKind::ConnectionRefused if path.is_file() || path.is_dir() => {
+            let (what, words) = match path.is_dir() {
+                true => ("folder", "If it is the spool: --spool DIR"),
+                false => ("plain file", "If it is the configuration: --config FILE"),
+            };
+            let message =
+                format!("no Pelton answers on {socket}: it is no socket but a {what}. {words}");
             Failure::new(EXIT_UNREACHABLE, "E401", message)
         }
         io::ErrorKind::ConnectionRefused => {
@@ -359,7 +379,12 @@ mod tests {
         assert_eq!(found.socket, Path::new("/spool/y/pelton.sock"));
         std::fs::write(&file, "Spoolbase = {").unwrap();
         let failure = places(&args, &[]).unwrap_err();
-        assert_eq!((failure.exit, failure.code.as_str()), (EXIT_USAGE, "E406"));
+        assert_eq!((failure.exit, failure.code.as_str()), (EXIT_CONFIG, "E406"));
+        assert!(
+            failure.message.contains("--socket PATH:\n"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]
@@ -373,6 +398,20 @@ mod tests {
             (EXIT_UNREACHABLE, "E401")
         );
         assert!(absent.message.contains("there is no such socket"));
+        std::fs::write(&socket, "").unwrap();
+        let told = failure(&Request::Status).message;
+        assert!(told.contains("it is no socket but a plain file"), "{told}");
+        let below = Places::of_spool(&socket);
+        let told = ask(&below, &Request::Status).unwrap_err().message;
+        let sentence = format!("{} is a file, not a folder", socket.display());
+        assert!(told.contains(&sentence), "{told}");
+        std::fs::remove_file(&socket).unwrap();
+        let told = ask(&Places::of_socket(folder.path()), &Request::Status).unwrap_err();
+        assert!(
+            told.message.contains("it is no socket but a folder"),
+            "{}",
+            told.message
+        );
         drop(UnixListener::bind(&socket).unwrap());
         let stopped = failure(&Request::Status);
         assert_eq!(stopped.exit, EXIT_UNREACHABLE);

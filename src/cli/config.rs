@@ -14,6 +14,8 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::units;
+use crate::cli::output;
+use crate::cli::output::Failure;
 use crate::config;
 use crate::config::Checked;
 use crate::config::Config;
@@ -32,12 +34,10 @@ use crate::config::Severity;
 use crate::config::SourceFile;
 use crate::config::SpoolSync;
 
-/// Exit code of `check` for a configuration with errors.
-pub const EXIT_CHECK_FAILED: i32 = 2;
+/// Exit code for a configuration with errors.
+pub const EXIT_CONFIG_INVALID: i32 = output::EXIT_CONFIG as i32;
 /// Exit code when a command names something that does not exist.
-pub const EXIT_NOT_FOUND: i32 = 3;
-/// Exit code of every other command that needs a valid configuration.
-pub const EXIT_CONFIG_INVALID: i32 = 78;
+pub const EXIT_NOT_FOUND: i32 = output::EXIT_NOT_FOUND as i32;
 
 /// Where a configuration is when nobody says.
 pub const CONFIG_PATH_DEFAULT: &str = "/etc/pelton/pelton.conf";
@@ -239,7 +239,11 @@ fn read_directory(path: &Path) -> Result<Vec<SourceFile>, String> {
 pub fn check(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> io::Result<i32> {
     let path = &args.source.config;
     let result = read_config(path, &args.source.include_path, environment);
-    let code = if result.is_ok() { 0 } else { EXIT_CHECK_FAILED };
+    let code = if result.is_ok() {
+        0
+    } else {
+        EXIT_CONFIG_INVALID
+    };
     if args.json {
         let document = match &result {
             Ok(checked) => check_document(path, Some(&checked.config), &checked.notes),
@@ -276,7 +280,7 @@ pub fn run(
         Ok(checked) => checked.config,
         Err(findings) => {
             match is_json {
-                true => print_json(out, &check_document(&source.config, None, &findings))?,
+                true => print_failure(err, invalid(&findings))?,
                 false => print_findings(err, &source.config, &findings)?,
             }
             return Ok(EXIT_CONFIG_INVALID);
@@ -315,7 +319,10 @@ fn print_answer(
 ) -> io::Result<i32> {
     match (answer, args.json) {
         (Err(why), false) => writeln!(err, "pelton: {why}")?,
-        (Err(why), true) => print_json(out, &json!({ "schema": schema, "error": why }))?,
+        (Err(why), true) => {
+            let exit = output::EXIT_NOT_FOUND;
+            print_failure(err, Failure::new(exit, "E415", why))?;
+        }
         (Ok(answer), true) => {
             print_json(out, &answer_document(schema, &args.option, answer))?;
             return Ok(0);
@@ -378,7 +385,7 @@ fn show(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> io::Result<i32
             out,
             &json!({
                 "schema": "pelton.config.show/1",
-                "data": { "digest": format!("{:016x}", config.digest()), "text": text },
+                "data": { "digest": config.short_digest(), "text": text },
             }),
         )?,
     }
@@ -539,7 +546,7 @@ fn config_document(config: &Config) -> Value {
         SpoolSync::None => "none",
     };
     json!({
-        "digest": format!("{:016x}", config.digest()),
+        "digest": config.short_digest(),
         "files": config.files(),
         "smtp_listens": addresses(ListenerKind::Smtp),
         "http_listens": addresses(ListenerKind::Http),
@@ -563,6 +570,17 @@ fn finding_document(finding: &Diagnostic) -> Value {
         "expected": finding.expected,
         "suggestion": finding.suggestion,
     })
+}
+
+/// The errors of a configuration as one, for commands that need it whole.
+fn invalid(findings: &[Diagnostic]) -> Failure {
+    let errors = findings.iter().filter(|it| it.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    Failure::new(output::EXIT_CONFIG, "E414", errors.join("\n"))
+}
+
+fn print_failure(err: &mut dyn Write, failure: Failure) -> io::Result<()> {
+    writeln!(err, "{}", output::failure_document(&failure))
 }
 
 fn print_json(out: &mut dyn Write, document: &Value) -> io::Result<()> {

@@ -14,12 +14,15 @@ use serde_json::json;
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::cli::client::ServerArgs;
+use crate::control::management::protocol::error_document;
 
 /// Exit codes of all commands.
 pub const EXIT_DONE: u8 = 0;
 /// It failed, or what was looked at is at fault.
 pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
+/// The configuration has errors. `serve` alone exits with 78, for supervisors.
+pub const EXIT_CONFIG: u8 = 2;
 pub const EXIT_NOT_FOUND: u8 = 3;
 /// No engine answers.
 pub const EXIT_UNREACHABLE: u8 = 4;
@@ -512,12 +515,11 @@ pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 
     }
 }
 
-fn failure_document(failure: &Failure) -> Value {
-    json!({
-        "schema": "pelton.error/1",
-        "at": wall_now().rfc3339().to_string(),
-        "error": { "code": failure.code, "message": failure.message, "exit": failure.exit },
-    })
+/// The document of an error with `--json`: that of the whole system, and the exit code.
+pub fn failure_document(failure: &Failure) -> Value {
+    let mut document = error_document(wall_now(), &failure.code, &failure.message);
+    document["error"]["exit"] = failure.exit.into();
+    document
 }
 
 fn eprint_line(text: &str) {

@@ -145,6 +145,13 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
         };
         write_reply(text, head, reply, style)?;
     }
+    if queue.attempts_before > 0 {
+        let attempts = units::counted(queue.attempts_before, "attempt");
+        writeln!(
+            text,
+            "Tried     no attempt since the restart; {attempts} before (pelton trace ID tells them)"
+        )?;
+    }
     write_waiting(text, queue)?;
     write_hosts(text, queue, style)?;
     for (index, limit) in queue.limits.iter().enumerate() {

@@ -16,6 +16,7 @@ const OPTIONS: &[&str] = &[
     "adaptive_stats_period",
     "adaptive_unmanage_options",
     "authloginparameters",
+    "binding_domain_cache_size",
     "bounce_behavior",
     "bounce_domains",
     "bounce_pattern",
@@ -31,21 +32,34 @@ const OPTIONS: &[&str] = &[
     "context",
     "control_group",
     "curfew",
+    "cust_prefix",
+    "custom_classes",
+    "data_store_sync_interval",
     "delayed_binding_domain_fuzz",
     "delayed_queue_scan_interval",
     "delivery_method",
     "disk_queue_drain_rate",
     "dns_failures_to_purge",
     "ecstream_port",
+    "enable_bounce_stats",
+    "enable_fbl_stats",
+    "enable_jlog",
+    "enable_logging",
     "engagement_tracking_host",
     "event_loop",
     "exclude_vctx_conn",
     "exclude_vctx_mess",
     "expensive_batch_assessment",
+    "fbl_stats_monitor",
+    "force_max_binding_age",
     "fully_resolve_before_smtp",
+    "gen_count",
+    "gen_transactional_threads",
     "generate_bounces",
     "generate_delay_dsn",
     "growbuf_size",
+    "high_action",
+    "high_threshold",
     "hot_domains",
     "inbound_throttle_messages",
     "inline_transfail_processing",
@@ -55,6 +69,9 @@ const OPTIONS: &[&str] = &[
     "lmtp_port",
     "local_changes_file",
     "local_changes_only",
+    "log_base",
+    "low_action",
+    "low_threshold",
     "mail_queue_check_vm_interval",
     "match_cache_life",
     "max_recipients_per_connection",
@@ -62,10 +79,12 @@ const OPTIONS: &[&str] = &[
     "migrate_connections_between_sibling_domains",
     "open_tracking_enabled",
     "open_tracking_scheme",
+    "operational_log_level",
     "outbound_throttle_connections",
     "outbound_throttle_messages",
     "outbound_throttle_messages_monitor",
     "pathway",
+    "read_cache_after_suspension",
     "reconfig_message",
     "reserve_maintenance_interval",
     "rfc2822_lone_lf_in_body",
@@ -73,10 +92,13 @@ const OPTIONS: &[&str] = &[
     "rfc2822_max_line_length_policy",
     "rollup_mx",
     "rollup_mx_name",
+    "scheduled_interval_delete",
     "scope_max_outbound_connections",
     "server_reserve_outbound_connections",
     "smtp_extensions",
     "soft_bounce_drain_rate",
+    "split_logs_by_binding",
+    "start_time_max_schedule_interval",
     "starttls_injection_policy",
     "suppress_spool",
     "suspend_sweep_interval",
@@ -98,6 +120,7 @@ const OPTIONS: &[&str] = &[
     "tracking_link_expiry",
     "transfail_drain_rate",
     "unlink_on_spool_in_failure",
+    "write_jlog",
 ];
 
 /// Stanzas and modules of Momentum 4 that are not supported.
@@ -151,7 +174,14 @@ const STANZAS: &[&str] = &[
 ];
 
 /// Families of option names that are known as a whole.
-const PREFIXES: &[&str] = &["adaptive_", "cluster_", "dkim_", "tls_"];
+const PREFIXES: &[&str] = &[
+    "adaptive_",
+    "backing_store_",
+    "cluster_",
+    "dkim_",
+    "opendkim_",
+    "tls_",
+];
 
 /// True if Momentum has an option of this name and Pelton does not.
 pub fn is_foreign_option(name: &str) -> bool {
@@ -166,7 +196,11 @@ pub fn is_foreign_stanza(name: &str) -> bool {
 
 /// What to do instead, where there is something.
 pub fn advice(name: &str) -> Option<&'static str> {
-    match name.to_ascii_lowercase().as_str() {
+    let name = name.to_ascii_lowercase();
+    if ["dkim", "opendkim"].iter().any(|it| name.starts_with(it)) {
+        return Some("no such line: Pelton does not sign mail");
+    }
+    match name.as_str() {
         "suppress_spool" | "_unsafe_spool" => Some("Spool_Sync = none if losing mail is fine"),
         "delivery_method" => Some("no such line: delivery is always by ESMTP"),
         "fully_resolve_before_smtp" => Some("no such line: hosts are always resolved first"),
@@ -195,6 +229,8 @@ mod tests {
     #[test]
     fn families_are_known_as_a_whole() {
         assert!(is_foreign_option("Adaptive_Anything") && is_foreign_option("TLS"));
+        assert!(is_foreign_option("OpenDKIM_Sign") && is_foreign_option("Backing_Store_Timeout"));
+        assert!(advice("OpenDKIM_Sign").is_some_and(|it| it.contains("does not sign")));
         assert!(!is_foreign_option("retry_interval") && is_foreign_stanza("ThreadPool"));
     }
 }

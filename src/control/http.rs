@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::control::management::Surroundings;
+use crate::control::management::protocol::error_document;
 use crate::control::metrics;
 
 mod request;
@@ -61,7 +62,9 @@ pub async fn serve(listener: TcpListener, settings: Settings, surroundings: Arc<
             }
             Ok((stream, _)) => {
                 // A fresh socket takes that much without waiting; if not, the client sees the end.
-                let _ = stream.try_write(&Response::status(503, "busy\n").bytes(false, true));
+                let busy = "as many connections as Listener_Sessions allows: try again";
+                let response = Response::error(503, "E504", busy, &surroundings);
+                let _ = stream.try_write(&response.bytes(false, true));
             }
             // Out of file descriptors, most likely: some will come back.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -96,10 +99,10 @@ async fn connection(mut stream: TcpStream, idle: Duration, surroundings: Arc<Sur
             Ok(Err(refusal)) => refusal,
             Err(_) => Refusal {
                 status: 408,
-                reason: "the request took too long\n",
+                reason: "the request took too long",
             },
         };
-        let response = Response::status(refusal.status, refusal.reason);
+        let response = Response::error(refusal.status, "E501", refusal.reason, &surroundings);
         if write(&mut stream, &response.bytes(false, true)).await {
             linger(&mut stream).await;
         }
@@ -124,7 +127,7 @@ async fn read_request(
         if buffer.len() > HEAD_BYTES_MAX {
             return Err(Refusal {
                 status: 431,
-                reason: "the header section is too large\n",
+                reason: "the header section is too large",
             });
         }
         if !more(stream, buffer).await {
@@ -134,7 +137,7 @@ async fn read_request(
     if head.body_bytes > BODY_BYTES_MAX {
         return Err(Refusal {
             status: 413,
-            reason: "no request here needs such a body\n",
+            reason: "no request here needs such a body",
         });
     }
     let whole = head.bytes + usize::try_from(head.body_bytes).unwrap_or(usize::MAX);
@@ -178,9 +181,9 @@ async fn respond(head: &Head, surroundings: &Surroundings) -> Response {
         ("/healthz", "GET" | "HEAD") => health(surroundings).await,
         _ if known => Response {
             allow: true,
-            ..Response::status(405, "GET and HEAD only\n")
+            ..Response::error(405, "E503", "GET and HEAD only", surroundings)
         },
-        _ => Response::status(404, "see /metrics and /healthz\n"),
+        _ => Response::error(404, "E502", "see /metrics and /healthz", surroundings),
     }
 }
 
@@ -197,27 +200,24 @@ async fn metrics_page(surroundings: &Surroundings) -> Response {
     Response {
         content_type: metrics::CONTENT_TYPE,
         body: metrics::render(&total, shards.len() as u64, &process, &build),
-        ..Response::status(200, "")
+        ..Response::text("")
     }
 }
 
 /// 200 while mail is accepted, else 503 with the reason.
 async fn health(surroundings: &Surroundings) -> Response {
     let (total, shards) = surroundings.stats().await;
+    let gauges = &total.gauges;
+    let unwell = |message: &str| Response::error(503, "E505", message, surroundings);
     if (shards.len() as u64) < (surroundings.facts)().shards {
-        return Response::status(503, "not every shard answers\n");
+        unwell("not every shard answers")
+    } else if gauges.spool_stopped {
+        unwell("the spool cannot be written")
+    } else if !gauges.admission_closed.is_empty() {
+        unwell(&format!("no mail is accepted: {}", gauges.admission_closed))
+    } else {
+        Response::text("ok\n")
     }
-    if total.gauges.spool_stopped {
-        return Response::status(503, "the spool cannot be written\n");
-    }
-    if !total.gauges.admission_closed.is_empty() {
-        let body = format!("no mail is accepted: {}\n", total.gauges.admission_closed);
-        return Response {
-            body,
-            ..Response::status(503, "")
-        };
-    }
-    Response::status(200, "ok\n")
 }
 
 struct Response {
@@ -229,12 +229,22 @@ struct Response {
 }
 
 impl Response {
-    fn status(status: u16, body: &str) -> Response {
-        let content_type = "text/plain; charset=utf-8";
+    fn text(body: &str) -> Response {
+        Response {
+            status: 200,
+            content_type: "text/plain; charset=utf-8",
+            body: body.to_owned(),
+            allow: false,
+        }
+    }
+
+    /// An error in the form that all errors have.
+    fn error(status: u16, code: &str, message: &str, surroundings: &Surroundings) -> Response {
+        let document = error_document((surroundings.clock)(), code, message);
         Response {
             status,
-            content_type,
-            body: body.to_owned(),
+            content_type: "application/json",
+            body: format!("{document}\n"),
             allow: false,
         }
     }

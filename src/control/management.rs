@@ -37,6 +37,8 @@ use crate::engine::query::Answer;
 use crate::engine::query::Query;
 use crate::engine::stats::ShardStats;
 
+pub use verdict::unnamed_binding;
+
 use protocol::ChangesData;
 use protocol::ConfigOnDisk;
 use protocol::ConfigState;
@@ -368,10 +370,10 @@ impl Desk {
             }
             Request::Reload => match (self.surroundings.reload)(by.to_owned()).await {
                 Ok(data) => Ok(Reply::Reloaded(data)),
-                Err(message) => Err(ErrorData {
-                    code: "E010".into(),
+                Err(why) => Err(ErrorData {
+                    code: "E414".into(),
                     fault: Fault::Config,
-                    message,
+                    message: format!("reload refused, the running configuration stays:\n{why}"),
                 }),
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),

@@ -235,6 +235,12 @@ const TABLE: &[Metric] = &[
         "Queues that rest because every host of theirs fails, or their source address does.",
         gauges.queues_failing
     ),
+    metric!(
+        Gauge,
+        "pelton_unnamed_binding_messages",
+        "Messages of bindings that the configuration does not name; the default sends them.",
+        gauges.unnamed_binding_messages
+    ),
     Metric {
         name: "pelton_connections",
         kind: Kind::Gauge,

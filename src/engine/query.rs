@@ -108,6 +108,10 @@ pub struct QueueDetail {
     /// Time booked per cause since the queue exists.
     pub causes: Vec<CauseSeconds>,
     pub replies: Vec<LastReply>,
+    /// Attempts before the start of the process, if it has made none since: what was said then is
+    /// in the event log only.
+    #[serde(default)]
+    pub attempts_before: u64,
     pub hosts: Vec<HostState>,
     pub limits: Vec<LimitState>,
     /// The transcript of the last failed attempt, if the flight recorder still has it.

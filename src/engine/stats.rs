@@ -67,6 +67,12 @@ pub struct Gauges {
     /// Queues that rest because every host of theirs fails, or their source address does.
     #[serde(default)]
     pub queues_failing: u64,
+    /// Messages of bindings that the configuration does not name; `default` sends them.
+    #[serde(default)]
+    pub unnamed_binding_messages: u64,
+    /// One of those bindings; empty if there is none.
+    #[serde(default)]
+    pub unnamed_binding: String,
     pub sessions_in: u64,
     pub sessions_out: u64,
     pub resident_messages: u64,
@@ -118,7 +124,10 @@ impl ShardStats {
         add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queues queues_failing
             sessions_in sessions_out resident_messages resident_bytes queue_bytes spool_messages
             spool_segments spool_bytes spool_live_bytes commits_pending event_log_bytes
-            event_log_backlog_bytes);
+            event_log_backlog_bytes unnamed_binding_messages);
+        if mine.unnamed_binding.is_empty() {
+            mine.unnamed_binding.clone_from(&theirs.unnamed_binding);
+        }
         mine.oldest_seconds = mine.oldest_seconds.max(theirs.oldest_seconds);
         mine.config_generation = mine.config_generation.max(theirs.config_generation);
         mine.spool_stopped |= theirs.spool_stopped;

@@ -36,7 +36,7 @@ JSON (--json), one document of schema pelton-blast.run/1:
   Latency runs from MAIL to the final reply; with --rate from the moment at which the message was
   due, so that a stalled server is not flattered by messages that were never begun.
 
-Exit codes: 0 all acknowledged, 1 some not, or nothing was sent, 2 usage, 4 (idle) could not connect.
+Exit codes: 0 all acknowledged, 1 some not, or nothing was sent, 2 usage; idle: 4 could not connect.
 
 Examples:
   pelton-blast --target 127.0.0.1:2525 --connections 100 --messages 1000000 --size 4096 --json

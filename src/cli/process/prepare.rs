@@ -11,12 +11,14 @@ use crate::base::time::Wall;
 use crate::base::units;
 use crate::cli::process::Options;
 use crate::config::{Config, ListenerKind, SpoolSync};
-use crate::control::management::disk_space;
+use crate::control::management::{disk_space, unnamed_binding};
 use crate::control::{http, metrics, startup};
 use crate::engine::Setup;
 use crate::engine::cells::Cells;
 use crate::engine::io::Level;
+use crate::engine::owner::is_unnamed;
 use crate::engine::settings::Identity;
+use crate::engine::stats::Gauges;
 use crate::hose::{self, Hose};
 use crate::log::SyncMode;
 use crate::shard::{clock::Clock, net};
@@ -92,6 +94,7 @@ pub(super) fn setups(
     let (now, clean) = (clock.now(), ended.is_some());
     let damage = report_recovery(options, &homes, now.mono.since(began), ended);
     let arrivals = by_owner(options, &mut homes, shards, clean, now.wall);
+    tell_unnamed(options, config, &arrivals);
     let mut cells = Cells::new(smtp_addresses(config).len());
     (cells.sessions_max, cells.outgoing_max) = connections_max(startup::descriptors());
     let cells = Arc::new(cells);
@@ -177,6 +180,19 @@ fn by_owner(
         (options.notice)(Level::Warn, &text);
     }
     owned
+}
+
+/// Mail of the last run whose binding is not in the configuration any more.
+fn tell_unnamed(options: &Options, config: &Config, arrivals: &[Vec<Arrival>]) {
+    let mut gauges = Gauges::default();
+    let all = arrivals.iter().flatten();
+    for arrival in all.filter(|it| is_unnamed(config, &it.binding)) {
+        gauges.unnamed_binding_messages += 1;
+        gauges.unnamed_binding = arrival.binding.to_string();
+    }
+    if let Some(text) = unnamed_binding(&gauges) {
+        (options.notice)(Level::Warn, &text);
+    }
 }
 
 /// Tells what was found, and the damage once more to the caller. `ended` is what has changed since

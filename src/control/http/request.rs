@@ -29,7 +29,7 @@ impl Head {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     pub status: u16,
-    /// Ends in a line end. Ours: nothing of the request is in it.
+    /// Ours: nothing of the request is in it.
     pub reason: &'static str,
 }
 
@@ -49,27 +49,27 @@ pub fn parse(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(&buffer[..bytes]) {
         Ok(httparse::Status::Complete(parsed)) if parsed == bytes => {}
-        Ok(_) => return Err(bad("the request is not whole\n")),
+        Ok(_) => return Err(bad("the request is not whole")),
         Err(httparse::Error::TooManyHeaders) => {
             return Err(Refusal {
                 status: 431,
-                reason: "too many header fields\n",
+                reason: "too many header fields",
             });
         }
         Err(httparse::Error::Version) => {
             return Err(Refusal {
                 status: 505,
-                reason: "HTTP/1.0 or HTTP/1.1\n",
+                reason: "HTTP/1.0 or HTTP/1.1",
             });
         }
-        Err(_) => return Err(bad("the request is not HTTP/1.1\n")),
+        Err(_) => return Err(bad("the request is not HTTP/1.1")),
     }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
-        return Err(bad("the request is not whole\n"));
+        return Err(bad("the request is not whole"));
     };
     if !target.starts_with('/') || target.len() > TARGET_BYTES_MAX || !target.is_ascii() {
-        return Err(bad("the target must be a path\n"));
+        return Err(bad("the target must be a path"));
     }
     let facts = fields_of(request.headers, minor)?;
     Ok(Some(Head {
@@ -89,17 +89,17 @@ fn end_of_head(buffer: &[u8]) -> Result<Option<usize>, Refusal> {
         if buffer[at] == b'\r' {
             match buffer.get(at + 1) {
                 Some(b'\n') | None => continue,
-                Some(_) => return Err(bad("a bare carriage return\n")),
+                Some(_) => return Err(bad("a bare carriage return")),
             }
         }
         if at == 0 || buffer[at - 1] != b'\r' {
-            return Err(bad("a line that ends without carriage return\n"));
+            return Err(bad("a line that ends without carriage return"));
         }
         let line = &buffer[start..at - 1];
         match line.first() {
-            None if start == 0 => return Err(bad("an empty request line\n")),
+            None if start == 0 => return Err(bad("an empty request line")),
             None => return Ok(Some(at + 1)),
-            Some(b' ' | b'\t') => return Err(bad("a folded or indented line\n")),
+            Some(b' ' | b'\t') => return Err(bad("a folded or indented line")),
             Some(_) => start = at + 1,
         }
     }
@@ -122,7 +122,7 @@ fn fields_of(fields: &[httparse::Header<'_>], minor: u8) -> Result<Facts, Refusa
             .iter()
             .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
         {
-            return Err(bad("a control character in a header field\n"));
+            return Err(bad("a control character in a header field"));
         }
         match field.name.to_ascii_lowercase().as_str() {
             "host" => {
@@ -134,11 +134,11 @@ fn fields_of(fields: &[httparse::Header<'_>], minor: u8) -> Result<Facts, Refusa
                 facts.body_bytes = length(value)?;
             }
             // Nothing here takes a body, so a body of unknown length is a mistake or an attack.
-            "transfer-encoding" => return Err(bad("no transfer coding is accepted here\n")),
+            "transfer-encoding" => return Err(bad("no transfer coding is accepted here")),
             "expect" => {
                 return Err(Refusal {
                     status: 417,
-                    reason: "no expectation can be met here\n",
+                    reason: "no expectation can be met here",
                 });
             }
             "connection" => facts.close |= has_token(value, b"close"),
@@ -146,10 +146,10 @@ fn fields_of(fields: &[httparse::Header<'_>], minor: u8) -> Result<Facts, Refusa
         }
     }
     if hosts > 1 || (hosts == 0 && minor == 1) {
-        return Err(bad("exactly one Host is needed\n"));
+        return Err(bad("exactly one Host is needed"));
     }
     if lengths > 1 {
-        return Err(bad("more than one Content-Length\n"));
+        return Err(bad("more than one Content-Length"));
     }
     Ok(facts)
 }
@@ -160,7 +160,7 @@ fn check_host(value: &[u8]) -> Result<(), Refusal> {
     if value.iter().all(of_host) {
         Ok(())
     } else {
-        Err(bad("a Host that is none\n"))
+        Err(bad("a Host that is none"))
     }
 }
 
@@ -171,7 +171,7 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
         .and_then(|text| text.parse().ok());
     number
         .filter(|_| digits)
-        .ok_or(bad("a Content-Length that is no number\n"))
+        .ok_or(bad("a Content-Length that is no number"))
 }
 
 fn has_token(value: &[u8], token: &[u8]) -> bool {

@@ -4,7 +4,10 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
 
+use crate::base::time::Wall;
 use crate::control::journal::Change;
 use crate::engine::query::MessageSummary;
 use crate::engine::query::MessageTrace;
@@ -229,6 +232,16 @@ pub struct ErrorData {
     pub fault: Fault,
     /// What failed, where, why, what to do.
     pub message: String,
+}
+
+/// The one JSON form of an error, wherever it is told: by a command with `--json`, on standard
+/// error, and by the HTTP listener.
+pub fn error_document(at: Wall, code: &str, message: &str) -> Value {
+    json!({
+        "schema": "pelton.error/1",
+        "at": at.rfc3339().to_string(),
+        "error": { "code": code, "message": message },
+    })
 }
 
 /// Whose fault: it decides the exit code of the command.

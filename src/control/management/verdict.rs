@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use crate::base::units;
+use crate::engine::stats::Gauges;
 
 use super::protocol::ConfigOnDisk;
 use super::protocol::Level;
@@ -11,7 +12,10 @@ use super::protocol::StatusData;
 use super::protocol::Warning;
 
 pub const OK: &str = "OK";
+/// Something deserves a look; mail goes in and out.
 pub const DEGRADED: &str = "DEGRADED";
+/// Something does not work.
+pub const FAILING: &str = "FAILING";
 
 /// Age of the oldest message that is worth a look: longer than any receiver's greylisting and than
 /// an evening's back-log, well before the usual end of a message.
@@ -40,8 +44,29 @@ pub fn warnings(status: &StatusData) -> Vec<Warning> {
     found.0
 }
 
+/// One word for all of them: that of the worst.
 pub fn verdict(warnings: &[Warning]) -> &'static str {
-    if warnings.is_empty() { OK } else { DEGRADED }
+    match warnings.iter().map(|warning| warning.level).max() {
+        None => OK,
+        Some(Level::Warn) => DEGRADED,
+        Some(Level::Fail) => FAILING,
+    }
+}
+
+/// What becomes of mail whose binding has left the configuration; nothing if there is none.
+pub fn unnamed_binding(gauges: &Gauges) -> Option<String> {
+    let (count, name) = (gauges.unnamed_binding_messages, &gauges.unnamed_binding);
+    (count > 0).then(|| {
+        let (wait, goes) = match count {
+            1 => ("waits", "it goes"),
+            _ => ("wait", "they go"),
+        };
+        format!(
+            "{} {wait} for a binding that the configuration does not name (\"{name}\"): {goes} out \
+             as binding \"default\" does, from its addresses, until the name is there again",
+            units::counted(count, "message"),
+        )
+    })
 }
 
 #[derive(Default)]
@@ -87,6 +112,10 @@ fn delivery(status: &StatusData, found: &mut Found) {
             units::grouped(queues)
         );
         found.warn(text, &["queue", "list"]);
+    }
+    if let Some(text) = unnamed_binding(gauges) {
+        let filter = format!("binding={}", gauges.unnamed_binding);
+        found.warn(text, &["queue", "list", "--where", &filter]);
     }
 }
 
@@ -231,11 +260,7 @@ mod tests {
     fn every_trouble_has_its_reason_and_level() {
         type Trouble = fn(&mut StatusData);
         let cases: [(Trouble, Level, &str); 11] = [
-            (
-                |s| s.shards = 2,
-                Level::Fail,
-                "only 1 of 2 shards answered:",
-            ),
+            (|s| s.shards = 2, Level::Fail, "only 1 of 2 shards"),
             (
                 |s| s.total.gauges.spool_stopped = true,
                 Level::Fail,
@@ -298,7 +323,8 @@ mod tests {
                 "{:?} has not {text:?}",
                 found[0].text
             );
-            assert_eq!(verdict(&found), DEGRADED);
+            let word = [(Level::Warn, DEGRADED), (Level::Fail, FAILING)];
+            assert!(word.contains(&(level, verdict(&found))), "{text}");
         }
     }
 
@@ -328,6 +354,22 @@ mod tests {
         let found = warnings(&status);
         assert_eq!((found.len(), found[0].level), (1, Level::Fail));
         assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
+    }
+
+    #[test]
+    fn mail_of_a_binding_that_is_gone_is_told_with_what_becomes_of_it() {
+        let mut status = healthy();
+        let gauges = &mut status.total.gauges;
+        (gauges.unnamed_binding_messages, gauges.unnamed_binding) = (1, "old".into());
+        let found = warnings(&status);
+        let told = "1 message waits for a binding that the configuration does not name (\"old\"): \
+                    it goes out as binding \"default\" does";
+        assert!(found[0].text.starts_with(told), "{:?}", found[0].text);
+        let next = ["pelton", "queue", "list", "--where", "binding=old"];
+        assert_eq!(
+            (found[0].level, &found[0].next[..]),
+            (Level::Warn, &next.map(str::to_owned)[..])
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::base::map::Map;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Mono, Now};
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
-use crate::config::BindingIndex;
+use crate::config::{BindingIndex, Config};
 use crate::deliver::cache::{ANSWERS_MAX, Cache};
 use crate::deliver::dns_answer::{Answer, Question};
 use crate::deliver::hosts::{HOSTS_MAX, Hosts};
@@ -51,6 +51,8 @@ struct Link {
     binding: Arc<str>,
     domain: Arc<str>,
     settings: Rc<LinkSettings>,
+    /// The configuration does not name the binding: its mail goes out as that of `default`.
+    unnamed: bool,
     plan: Way,
     /// Connections being opened, and all of them.
     dialing: u32,
@@ -184,8 +186,9 @@ impl Owner {
         }
         let settings = self.settings_of(turn, binding, domain);
         let queue = self.queues.open(turn.now, binding, domain, &settings.queue);
-        self.links
-            .insert(queue, Link::new(binding.clone(), domain.into(), settings));
+        let mut link = Link::new(binding.clone(), domain.into(), settings);
+        link.unnamed = is_unnamed(&turn.common.generation.config, binding);
+        self.links.insert(queue, link);
         queue
     }
 
@@ -229,6 +232,7 @@ impl Owner {
             self.queues.set_settings(queue, &settings.queue);
             if let Some(link) = self.links.get_mut(&queue) {
                 link.settings = settings;
+                link.unnamed = is_unnamed(&turn.common.generation.config, &binding);
                 link.plan = Way::Unknown;
             }
             self.mark(queue);
@@ -385,6 +389,11 @@ impl Owner {
     }
 }
 
+/// True if mail of this binding is sent by `default`, since no other has its name.
+pub fn is_unnamed(config: &Config, binding: &str) -> bool {
+    binding != HELD_BINDING && config.binding_by_name(binding).is_none()
+}
+
 fn conn_id(key: Key) -> ConnId {
     ConnId {
         side: Side::Out,
@@ -398,6 +407,7 @@ impl Link {
             binding,
             domain,
             settings,
+            unnamed: false,
             plan: Way::Unknown,
             dialing: 0,
             connections: Vec::new(),

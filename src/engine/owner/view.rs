@@ -18,6 +18,9 @@ use crate::types::reply::Class;
 /// Entries that one question may make a shard look at.
 const LOOKED_AT_MAX: usize = 2_000_000;
 
+/// Messages of one state of a queue whose attempts before the start are added up.
+const ATTEMPTS_OF_MAX: usize = 100_000;
+
 /// Messages that one trace by recipient lists.
 const TRACED_MAX: usize = 100;
 
@@ -166,6 +169,7 @@ impl Owner {
                 .filter_map(|it| view.replies().of(*it))
                 .map(last_reply)
                 .collect(),
+            attempts_before: self.attempts_before(&view),
             hosts: self.host_states(now, link),
             limits: limits(common, link, waiting.cause),
             transcript: self.recorder.of_queue(&link.binding, &link.domain),
@@ -380,7 +384,7 @@ impl Owner {
         gauges.resident_messages = self.queues.resident_messages() as u64;
         gauges.resident_bytes = self.queues.resident_bytes();
         gauges.queue_bytes = (self.queues.len() * ENTRY_BYTES) as u64;
-        (gauges.oldest_seconds, gauges.queues_failing) = self.trouble(now);
+        self.trouble(now, gauges);
     }
 
     /// Limits that queues of this shard wait under, and whether each has room for a connection.
@@ -396,15 +400,41 @@ impl Owner {
         all.any(|(_, outgoing)| outgoing.places.are_under(limit))
     }
 
-    /// Age of the oldest message in seconds, and how many queues rest because nothing answers.
-    fn trouble(&self, now: Now) -> (u64, u64) {
-        let queues = self.links.keys();
-        let (mut oldest, mut failing) = (0, 0);
-        for view in queues.filter_map(|queue| self.queues.view(*queue)) {
-            oldest = oldest.max(view.oldest_age(now).map_or(0, |age| age.as_secs()));
-            failing += u64::from(view.waiting().cause == Cause::HostsFailing);
+    /// Age of the oldest message, how many queues rest because nothing answers, and what waits for
+    /// bindings that are not there.
+    fn trouble(&self, now: Now, gauges: &mut crate::engine::stats::Gauges) {
+        (gauges.oldest_seconds, gauges.queues_failing) = (0, 0);
+        gauges.unnamed_binding_messages = 0;
+        gauges.unnamed_binding.clear();
+        for (queue, link) in &self.links {
+            let Some(view) = self.queues.view(*queue) else {
+                continue;
+            };
+            let age = view.oldest_age(now).map_or(0, |age| age.as_secs());
+            gauges.oldest_seconds = gauges.oldest_seconds.max(age);
+            gauges.queues_failing += u64::from(view.waiting().cause == Cause::HostsFailing);
+            if link.unnamed && !view.is_empty() {
+                let counts = State::ALL.iter().map(|state| u64::from(view.count(*state)));
+                gauges.unnamed_binding_messages += counts.sum::<u64>();
+                if gauges.unnamed_binding.is_empty() {
+                    gauges.unnamed_binding = link.binding.to_string();
+                }
+            }
         }
-        (oldest, failing)
+    }
+
+    /// Attempts that messages of a queue had before this process, as far as it has made none:
+    /// their replies are not kept over a restart.
+    fn attempts_before(&self, view: &QueueView<'_>) -> u64 {
+        let classes = [Class::Positive, Class::Transient, Class::Permanent];
+        if classes.iter().any(|it| view.replies().of(*it).is_some()) {
+            return 0;
+        }
+        let waiting = [State::Active, State::Delayed];
+        let entries = waiting.map(|it| self.queues.entries(view.id(), it, None, ATTEMPTS_OF_MAX));
+        let entries = entries.into_iter().flatten().flatten();
+        let attempts = entries.filter_map(|entry| self.queues.entry(entry));
+        attempts.map(|entry| u64::from(entry.attempts())).sum()
     }
 }
 
