@@ -26,7 +26,7 @@ use crate::control::switchboard::{Ended, Request, Switchboard};
 use crate::engine::Setup;
 use crate::engine::cells::Cells;
 use crate::engine::io::Level;
-use crate::shard::{self, clock::Clock, disk::Folders};
+use crate::shard::{self, clock::Clock, disk::Folders, faults};
 use crate::types::id::{SHARDS_MAX, ShardId};
 
 /// How often free space and memory are looked at.
@@ -70,8 +70,25 @@ impl Refused {
     }
 }
 
+/// The faults of the spool that the environment asks for.
+fn spool_faults(tell: &Notice) -> Result<faults::Plan, Refused> {
+    let Some(text) = std::env::var_os(faults::VARIABLE) else {
+        return Ok(faults::Plan::default());
+    };
+    let plan = faults::Plan::parse(&text.to_string_lossy());
+    let plan = plan.map_err(|sentence| Refused { exit: 78, sentence })?;
+    let text = format!(
+        "{} is set: the spool is slow or fails on purpose ({}). For tests only",
+        faults::VARIABLE,
+        text.to_string_lossy(),
+    );
+    tell(Level::Warn, &text);
+    Ok(plan)
+}
+
 fn spawn_shards(
     state: &State,
+    faults: &faults::Plan,
     setups: Vec<Setup>,
     ports: Vec<mesh::Port>,
     control: &shard::ControlSender,
@@ -88,6 +105,7 @@ fn spawn_shards(
         shard::spawn(shard::Start {
             listen: prepare::smtp_addresses(&config),
             disk: folders.clone(),
+            faults: faults.clone(),
             core: cores.get(setup.shard.index()).copied(),
             clock: state.clock,
             port,
@@ -136,6 +154,7 @@ impl Process {
     /// Starts everything and returns when every address accepts connections.
     pub fn start(options: Options) -> Result<Process, Refused> {
         let checked = (options.load)().map_err(|sentence| Refused { exit: 78, sentence })?;
+        let faults = spool_faults(&options.notice)?;
         let config = Arc::new(checked.config);
         let shards = config.shard_count() as usize;
         if shards > SHARDS_MAX {
@@ -166,7 +185,7 @@ impl Process {
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
         let control = Control::start(state.clone(), port, ready, (from_shards_rx, requests_rx))?;
-        let shards = spawn_shards(&state, setups, ports, &from_shards)?;
+        let shards = spawn_shards(&state, &faults, setups, ports, &from_shards)?;
         drop(from_shards);
         let control = Some(control);
         let mut process = Process {

@@ -175,6 +175,18 @@ impl DiskOp {
             | DiskOp::Read { op, .. } => *op,
         }
     }
+
+    /// The buffer that goes back with the [`Completion`] of an operation that was not begun.
+    pub fn into_buffer(self) -> Vec<u8> {
+        match self {
+            DiskOp::Commit { bytes, .. } | DiskOp::Seal { bytes, .. } => bytes,
+            DiskOp::Prepare { header, .. } => header,
+            DiskOp::Sync { .. }
+            | DiskOp::Rename { .. }
+            | DiskOp::Remove { .. }
+            | DiskOp::Read { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Why an operation failed, as far as it matters.

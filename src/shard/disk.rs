@@ -13,12 +13,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::Map;
-use crate::engine::io::Input;
+use crate::base::time::Mono;
+use crate::engine::io::{Input, Level};
 use crate::hose;
 use crate::hose::HoseOp;
 use crate::log::{
     COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, SyncScope, folder_name,
 };
+use crate::shard::faults::{Faults, Kind};
 use crate::shard::ring::{DIRECT_ALIGN, Finished, Pages};
 use crate::shard::{Shell, background};
 use crate::spool::BodyAt;
@@ -57,6 +59,8 @@ pub struct Disk {
     events: RefCell<EventFile>,
     /// Operations that failed on the spot; the engine is told after its turn.
     failed: RefCell<Vec<Finished<Purpose>>>,
+    /// On purpose, for tests.
+    faults: Option<Faults>,
 }
 
 /// A segment that is open.
@@ -98,19 +102,20 @@ fn takes_direct_writes(file: &File) -> bool {
 }
 
 /// What a file operation in the ring was for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Spool(OpId),
     Body(u64),
 }
 
 impl Disk {
-    pub fn new(folders: Folders) -> Disk {
+    pub fn new(folders: Folders, faults: Option<Faults>) -> Disk {
         Disk {
             folders: Arc::new(folders),
             open: RefCell::default(),
             events: RefCell::default(),
             failed: RefCell::default(),
+            faults,
         }
     }
 
@@ -121,6 +126,9 @@ impl Disk {
         }
         while open.len() >= FILES_OPEN_MAX {
             open.shift_remove_index(0);
+        }
+        if let Some(faults) = &self.faults {
+            faults.strikes(Kind::Open)?;
         }
         let path = self.folders.path(file);
         let found = OpenOptions::new().read(true).write(true).open(&path)?;
@@ -142,6 +150,18 @@ impl Disk {
         self.failed.borrow().is_empty()
     }
 
+    /// An operation has failed on the spot.
+    fn fail(&self, tag: Purpose, bytes: Vec<u8>, error: io::Error) {
+        let result = Err(error);
+        let finished = Finished { tag, bytes, result };
+        self.failed.borrow_mut().push(finished);
+    }
+
+    /// When something that has ended is to be told.
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        self.faults.as_ref().and_then(Faults::next_wakeup)
+    }
+
     pub fn close(&self) {
         self.open.borrow_mut().clear();
         self.events.borrow_mut().take();
@@ -151,6 +171,14 @@ impl Disk {
 /// Starts an operation of the spool; its completion becomes an input.
 pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
     let tag = Purpose::Spool(op.op());
+    let faults = shell.disk.faults.as_ref();
+    if let Some(Err(error)) = faults.map(|faults| faults.begins(&op, tag)) {
+        if matches!(op, DiskOp::Prepare { .. }) {
+            shell.prepared.set(true);
+        }
+        shell.disk.fail(tag, op.into_buffer(), error);
+        return;
+    }
     match op {
         DiskOp::Commit {
             file,
@@ -189,7 +217,12 @@ pub fn spool(shell: &Rc<Shell>, op: DiskOp) {
 
 /// Reads a message back; what was read becomes an input.
 pub fn read_body(shell: &Shell, read_id: u64, at: BodyAt) {
-    read(shell, at.file, at.offset, at.bytes, Purpose::Body(read_id));
+    let tag = Purpose::Body(read_id);
+    let faults = shell.disk.faults.as_ref();
+    match faults.map(|faults| faults.strikes(Kind::Read)) {
+        Some(Err(error)) => shell.disk.fail(tag, Vec::new(), error),
+        _ => read(shell, at.file, at.offset, at.bytes, tag),
+    }
 }
 
 fn commit(
@@ -229,24 +262,42 @@ fn opened(
     match shell.disk.open(file) {
         Ok(opened) => Some((opened, bytes)),
         Err(error) => {
-            let result = Err(error);
-            let finished = Finished { tag, bytes, result };
-            shell.disk.failed.borrow_mut().push(finished);
+            shell.disk.fail(tag, bytes, error);
             None
         }
     }
 }
 
-/// Tells the engine of operations that failed on the spot.
+/// Tells the engine of operations that failed on the spot, or ended before and are told now.
 pub fn serve(shell: &Rc<Shell>) {
     let failed = shell.disk.failed.take();
     for finished in failed {
-        done(shell, finished);
+        tell(shell, finished);
+    }
+    if let Some(faults) = &shell.disk.faults {
+        for finished in faults.due(shell.now().mono) {
+            tell(shell, finished);
+        }
+        faults
+            .take_struck()
+            .into_iter()
+            .for_each(|text| shell.notice(Level::Warn, text));
     }
 }
 
-/// An operation in the ring has ended.
+/// An operation has ended.
 pub fn done(shell: &Rc<Shell>, finished: Finished<Purpose>) {
+    let finished = match &shell.disk.faults {
+        Some(faults) => faults.ends(shell.now().mono, finished),
+        None => Some(finished),
+    };
+    if let Some(finished) = finished {
+        tell(shell, finished);
+    }
+}
+
+/// Makes an input of what has ended.
+fn tell(shell: &Rc<Shell>, finished: Finished<Purpose>) {
     let Finished { tag, bytes, result } = finished;
     let result = result.map_err(|error| fault(&error));
     shell.handle(match tag {
@@ -264,21 +315,16 @@ pub fn done(shell: &Rc<Shell>, finished: Finished<Purpose>) {
 
 /// Makes, renames or removes a segment in the background.
 fn arrange(shell: &Rc<Shell>, op: DiskOp) {
-    let id = op.op();
+    let tag = Purpose::Spool(op.op());
     let prepares = matches!(op, DiskOp::Prepare { .. });
     let folders = shell.disk.folders.clone();
     let job = move || arrange_now(&folders, op);
-    background::run(shell, job, move |shell, (buffer, result, effect)| {
+    background::run(shell, job, move |shell, (bytes, result, effect)| {
         effect.apply(&shell.disk);
         if prepares {
             shell.prepared.set(true);
         }
-        let result = result.map_err(|error| fault(&error));
-        shell.handle(Input::Spool(Completion {
-            op: id,
-            result,
-            buffer,
-        }));
+        done(shell, Finished { tag, bytes, result });
     });
 }
 

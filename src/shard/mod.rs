@@ -10,6 +10,7 @@ mod background;
 pub mod clock;
 pub mod disk;
 pub mod event;
+pub mod faults;
 pub mod net;
 mod ring;
 
@@ -73,6 +74,8 @@ pub struct Start {
     pub control: ControlSender,
     pub listen: Vec<SocketAddr>,
     pub disk: disk::Folders,
+    /// Faults of the disk on purpose; none but in tests.
+    pub faults: faults::Plan,
     /// Pin to this core.
     pub core: Option<usize>,
 }
@@ -198,7 +201,7 @@ impl Shell {
             waker: ring.waker(),
             ring: RefCell::new(ring),
             net: Net::new(),
-            disk: Disk::new(start.disk),
+            disk: Disk::new(start.disk, start.faults.of_shard(start.setup.shard)),
             background: Background::default(),
             control: start.control,
             shard: start.setup.shard,
@@ -362,6 +365,7 @@ impl Shell {
         let times = [
             wakeup,
             self.net.next_wakeup(),
+            self.disk.next_wakeup(),
             waits_to_listen.then_some(self.listen_by),
             Some(self.mesh_retry_at.get().min(self.trim_at.get())),
         ];
@@ -497,11 +501,13 @@ impl Shell {
 
     fn out_of_descriptors(&self) {
         let text = "out of file descriptors: connections wait; raise LimitNOFILE".to_string();
-        let notice = ToControl::Notice {
-            shard: self.shard,
-            level: Level::Error,
-            text,
-        };
+        self.notice(Level::Error, text);
+    }
+
+    /// Tells the operator.
+    fn notice(&self, level: Level, text: String) {
+        let shard = self.shard;
+        let notice = ToControl::Notice { shard, level, text };
         self.tell(FromShard::Engine(notice));
     }
 }
