@@ -1,11 +1,13 @@
 """Pelton as a system under test."""
 
+import os
 import pathlib
 import re
+import select
+import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 
 from rig import load
@@ -20,49 +22,85 @@ class Pelton:
 
     name = "pelton"
 
-    def __init__(self, folder, bin_folder, sink_port, *, held=False, settings=""):
+    def __init__(
+        self,
+        folder,
+        bin_folder,
+        sink_port,
+        *,
+        held=False,
+        settings="",
+        spool=None,
+        address="127.0.0.1",
+        scope="pelton",
+    ):
         self.folder = pathlib.Path(folder)
-        self.spool = self.folder / "spool"
+        self.spool = pathlib.Path(spool or self.folder / "spool")
         self.config = self.folder / "pelton.conf"
         self.bin_folder = bin_folder
         self.binary = load.binary(bin_folder, "pelton")
-        self.port, self.http_port = processes.free_ports(2)
-        self.scope = processes.Scope("pelton")
+        self.address = address
+        self.port, self.http_port = processes.free_ports(2, address)
+        self.sink_port, self.settings = sink_port, settings
+        self.scope = processes.Scope(scope)
         self.process = None
+        self.started_at = None
         self.log = open(self.folder / "pelton.log", "ab")
+        self.configure(held=held)
+
+    def configure(self, *, held):
+        """Writes the configuration; a running engine hears of it by `reload`."""
         suspend = "suspend_delivery = true" if held else ""
         self.config.write_text(
             f'Spoolbase = "{self.spool}"\n'
-            f'static_routes {{ target = "127.0.0.1:{sink_port}" }}\n'
-            f'ESMTP_Listener {{ Listen "127.0.0.1:{self.port}" '
+            f'static_routes {{ target = "127.0.0.1:{self.sink_port}" }}\n'
+            f'ESMTP_Listener {{ Listen "{self.address}:{self.port}" '
             f'{{ Relay_Hosts = ( "127.0.0.0/8" ) }} }}\n'
-            f'HTTP_Listener {{ Listen "127.0.0.1:{self.http_port}" {{ }} }}\n'
+            f'HTTP_Listener {{ Listen "{self.address}:{self.http_port}" {{ }} }}\n'
             'default_binding_group = "pool"\n'
             'binding_group "pool" {\n'
             '  binding "a" { Bind_Address = "127.0.0.2"  EHLO_Hostname = "a.example" }\n'
             '  binding "b" { Bind_Address = "127.0.0.3"  EHLO_Hostname = "b.example" }\n'
-            f"}}\n{suspend}\n{settings}\n"
+            f"}}\n{suspend}\n{self.settings}\n"
         )
 
-    def start(self):
-        """Starts it and returns the seconds until it was ready."""
-        started_at = time.monotonic()
+    def reload(self):
+        self.process.send_signal(signal.SIGHUP)
+
+    def launch(self, environment=None):
+        """Starts it and does not wait."""
+        self.started_at = time.monotonic()
         self.process = self.scope.popen(
             [self.binary, "serve", "--config", str(self.config)],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
-        line = self.process.stdout.readline()
-        if not line.startswith("ready"):
+
+    def is_ready(self, within_s):
+        """Whether it said within so many seconds that it is ready. That it ended is an error."""
+        readable, _, _ = select.select([self.process.stdout], [], [], max(0, within_s))
+        if not readable:
+            return False
+        if not self.process.stdout.readline().startswith("ready"):
             status, _ = processes.finish(self.process, READY_TIMEOUT_S)
-            text = (self.folder / "pelton.log").read_text(errors="replace")[-2000:]
-            raise processes.BenchError(f"pelton did not start, exit {status}: {text}")
-        return time.monotonic() - started_at
+            raise processes.BenchError(f"pelton did not start, exit {status}: {self.log_tail()}")
+        return True
+
+    def start(self, environment=None):
+        """Starts it and returns the seconds until it was ready."""
+        self.launch(environment)
+        if not self.is_ready(READY_TIMEOUT_S):
+            raise processes.BenchError(f"pelton is not ready: {self.log_tail()}")
+        return time.monotonic() - self.started_at
+
+    def log_tail(self, size=2_000):
+        return (self.folder / "pelton.log").read_text(errors="replace")[-size:]
 
     def metrics(self):
         """Every sample of /metrics by its name and labels."""
-        url = f"http://127.0.0.1:{self.http_port}/metrics"
+        url = f"http://{self.address}:{self.http_port}/metrics"
         with urllib.request.urlopen(url, timeout=30) as page:
             text = page.read().decode()
         samples = {}

@@ -35,11 +35,11 @@ def wait_until(what, condition, timeout_s, poll_s=POLL_S):
         time.sleep(poll_s)
 
 
-def free_ports(count):
-    """Ports of 127.0.0.1 that nobody listens on at this moment, all different."""
+def free_ports(count, address="127.0.0.1"):
+    """Ports of an address that nobody listens on at this moment, all different."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
-        one.bind(("127.0.0.1", 0))
+        one.bind((address, 0))
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
