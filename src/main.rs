@@ -34,6 +34,8 @@ enum Command {
     Why(cli::why::WhyArgs),
     /// The life of one message, by its id or its recipient
     Trace(cli::trace::TraceArgs),
+    /// A spool without its engine: look at it, verify, export, import
+    Spool(cli::spool::SpoolToolArgs),
     /// What has changed: starts, configurations, operators
     Changes(cli::changes::ChangesArgs),
     /// Load the configuration again; a file with errors changes nothing
@@ -54,6 +56,7 @@ fn main() {
         Command::Queue(args) => cli::queue::run(&args).into(),
         Command::Why(args) => cli::why::run(&args).into(),
         Command::Trace(args) => cli::trace::run(&args).into(),
+        Command::Spool(args) => cli::spool::run(&args).into(),
         Command::Changes(args) => cli::changes::run(&args).into(),
         Command::Reload(args) => cli::reload::run(&args).into(),
         Command::Check(args) => {

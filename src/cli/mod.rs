@@ -10,6 +10,7 @@ pub mod queue;
 pub mod reload;
 pub mod serve;
 pub mod simulate;
+pub mod spool;
 pub mod status;
 pub mod trace;
 pub mod why;

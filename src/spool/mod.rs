@@ -15,6 +15,7 @@
 
 mod compaction;
 mod index;
+pub mod inspect;
 mod record;
 mod recovery;
 mod settings;
