@@ -1,6 +1,8 @@
 //! `pelton check` and `pelton config …`, and the reader of configuration files that every other
 //! command uses. Nothing here decides what a configuration means.
 
+mod machine;
+
 use std::fs;
 use std::io;
 use std::io::Write;
@@ -151,6 +153,26 @@ pub fn read_config(
     config::load(main, environment, &mut include)
 }
 
+/// The same, and what this machine says to it: for whoever is to run it here.
+pub fn read_config_for_here(
+    path: &Path,
+    include_path: &[PathBuf],
+    environment: &Environment,
+) -> Result<Checked, Vec<Diagnostic>> {
+    let mut checked = read_config(path, include_path, environment)?;
+    let found = machine::look(&checked.config);
+    let refused = found.iter().any(|it| it.severity == Severity::Error);
+    // Notes of this version come last.
+    let notes = checked.notes.iter();
+    let last = notes.take_while(|it| it.severity != Severity::Note).count();
+    checked.notes.splice(last..last, found);
+    if refused {
+        checked.notes.retain(|it| it.severity != Severity::Note);
+        return Err(checked.notes);
+    }
+    Ok(checked)
+}
+
 /// The name of a file in messages is its path as given, so that an editor can open it.
 fn read_file(path: &Path) -> Result<SourceFile, String> {
     let metadata = fs::metadata(path).map_err(|error| reason(&error))?;
@@ -238,7 +260,7 @@ fn read_directory(path: &Path) -> Result<Vec<SourceFile>, String> {
 /// Runs `pelton check`. Findings are what the command is for: they go to `out`.
 pub fn check(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> io::Result<i32> {
     let path = &args.source.config;
-    let result = read_config(path, &args.source.include_path, environment);
+    let result = read_config_for_here(path, &args.source.include_path, environment);
     let code = if result.is_ok() {
         0
     } else {

@@ -7,12 +7,14 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::map::Map;
 use crate::base::time::{Mono, Wall};
+use crate::base::units;
 use crate::bridge::FromShard;
 use crate::bridge::mesh;
 use crate::config::{Checked, Config, Diagnostic, Severity, SpoolSync};
@@ -20,12 +22,14 @@ use crate::control::dns::Dns;
 use crate::control::http;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
-use crate::control::management::{Facts, Server, Surroundings};
+use crate::control::management::{Asked, Facts, Server, Surroundings, unnamed_binding};
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
 use crate::engine::Setup;
 use crate::engine::cells::Cells;
 use crate::engine::io::Level;
+use crate::engine::query::{Answer, Query};
+use crate::engine::stats::ShardStats;
 use crate::shard::{self, clock::Clock, disk::Folders, faults};
 use crate::types::id::{SHARDS_MAX, ShardId};
 
@@ -36,6 +40,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// told in it: a fault that strikes a thousand times says so once.
 const NOTICE_QUIET: Duration = Duration::from_secs(10);
 const NOTICES_TOLD_MAX: usize = 256;
+
+/// How long the shards may take to say what a reload did to the queued mail.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Requests to the switchboard that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -84,6 +91,29 @@ fn spool_faults(tell: &Notice) -> Result<faults::Plan, Refused> {
     );
     tell(Level::Warn, &text);
     Ok(plan)
+}
+
+/// The warnings of a check, each in its first line.
+fn warnings(notes: &[Diagnostic]) -> impl Iterator<Item = String> {
+    let of = |note: &Diagnostic| note.severity == Severity::Warning;
+    let all = notes.iter().filter(move |note| of(note));
+    all.filter_map(|note| note.to_string().lines().next().map(str::to_owned))
+}
+
+/// Takes all that another process may hold, and makes the folders. What can fail without a trace
+/// is tried before the first one is made; a spool that is there is asked first, since its holder
+/// has the addresses too, and is the better reason.
+fn claim(config: &Config, base: &Path, clock: &Clock) -> Result<SpoolLock, String> {
+    let lock = base.is_dir().then(|| startup::lock_spool(base));
+    let lock = lock.transpose()?;
+    prepare::claim_addresses(config, clock)?;
+    prepare::probe_ring()?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => startup::lock_spool(base)?,
+    };
+    startup::make_folder(Path::new(&config.global().event_log))?;
+    Ok(lock)
 }
 
 fn spawn_shards(
@@ -142,6 +172,8 @@ struct State {
     started: Wall,
     /// Number of this start of the spool.
     start: u32,
+    /// When the shutdown began.
+    stopping: OnceLock<Mono>,
 }
 
 struct Running {
@@ -166,12 +198,12 @@ impl Process {
         if let Some(note) = note {
             (options.notice)(Level::Warn, &note);
         }
-        let global = config.global();
-        let base = PathBuf::from(&global.spoolbase);
-        let lock = startup::lock_spool(&base).map_err(Refused::new)?;
-        startup::make_folder(Path::new(&global.event_log)).map_err(Refused::new)?;
+        for warning in warnings(&checked.notes) {
+            (options.notice)(Level::Warn, &warning);
+        }
         let clock = Clock::start();
-        prepare::claim_addresses(&config, &clock).map_err(Refused::new)?;
+        let base = PathBuf::from(&config.global().spoolbase);
+        let lock = claim(&config, &base, &clock).map_err(Refused::new)?;
         for absent in prepare::absent_sources(&config) {
             (options.notice)(Level::Warn, &absent);
         }
@@ -198,7 +230,7 @@ impl Process {
             Ok(()) => Ok(process),
             Err(_) => Err(Refused::new(match process.join() {
                 Ended::Failed(why) => format!("E108 {why}"),
-                Ended::Drained => "E108 the shards stopped at once".to_string(),
+                Ended::Drained { .. } => "E108 the shards stopped at once".to_string(),
             })),
         }
     }
@@ -209,7 +241,7 @@ impl Process {
 
     /// Loads the configuration again, as `pelton reload` does.
     pub fn reload(&self, by: &str) -> Result<ReloadData, String> {
-        self.state.reload(by)
+        self.handle().reload(by)
     }
 
     /// Begins the shutdown; [`Self::wait`] returns when it is done.
@@ -232,14 +264,15 @@ impl Process {
         let ended = match control {
             Some(Ok(ended)) => ended,
             Some(Err(_)) => Ended::Failed("the control thread panicked".to_string()),
-            None => Ended::Drained,
+            None => Ended::Drained { queued: None },
         };
-        if ended == Ended::Drained {
+        if let Ended::Drained { queued } = ended {
             for shard in self.shards.drain(..) {
                 let _ = shard.join();
             }
             let spool = &self.state.boot.global().spoolbase;
             startup::note_clean_end(Path::new(spool), self.state.start);
+            self.state.tell_end(queued);
         }
         ended
     }
@@ -254,8 +287,16 @@ impl Handle {
         self.0.shutdown(why);
     }
 
+    /// Not for a thread of the runtime: it waits for the shards to say what the reload did.
     pub fn reload(&self, by: &str) -> Result<ReloadData, String> {
-        self.0.reload(by)
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.0.reload_and_look(by)),
+            // The reload itself needs no clock.
+            Err(_) => self.0.reload(by),
+        }
     }
 }
 
@@ -293,6 +334,7 @@ impl State {
             boot,
             started: now,
             start,
+            stopping: OnceLock::new(),
         }))
     }
 
@@ -306,12 +348,60 @@ impl State {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// The last line: how long it took, and what is left for the next start.
+    fn tell_end(&self, queued: Option<u64>) {
+        let Some(since) = self.stopping.get() else {
+            return;
+        };
+        let took = units::duration(self.clock.now().mono.since(*since));
+        let left = match queued {
+            None => "what is queued stays in the spool".to_string(),
+            Some(0) => "nothing is left in the queues".to_string(),
+            Some(count) => {
+                let (messages, are) = (units::counted(count, "message"), units::are(count));
+                format!("{messages} {are} left in the queues, safe in the spool")
+            }
+        };
+        (self.options.notice)(Level::Info, &format!("stopped: drained in {took}; {left}"));
+    }
+
     fn shutdown(&self, why: &str) {
+        let _ = self.stopping.set(self.clock.now().mono);
         let grace = self.config().global().shutdown_grace;
         let _ = self
             .journal
             .append(self.clock.now().wall, "stop", "pelton", why);
         let _ = self.requests.blocking_or_try(Request::Shutdown { grace });
+    }
+
+    /// Reloads, and tells what of the queued mail has lost its binding by it.
+    async fn reload_and_look(&self, by: &str) -> Result<ReloadData, String> {
+        let mut reloaded = self.reload(by)?;
+        let (reply, answers) = oneshot::channel();
+        // Shards hear of the generation before they are asked.
+        let asked = Request::Ask {
+            asked: Asked::All,
+            query: Query::Status,
+            reply,
+        };
+        let _ = self.requests.blocking_or_try(asked);
+        let answers = tokio::time::timeout(LOOK_TIMEOUT, answers).await;
+        let answers = answers.ok().and_then(Result::ok).unwrap_or_default();
+        let mut total = ShardStats::default();
+        for answer in &answers {
+            if let Answer::Status(stats) = answer {
+                total.merge(stats);
+            }
+        }
+        if let Some(text) = unnamed_binding(&total.gauges) {
+            (self.options.notice)(Level::Warn, &text);
+            if reloaded.changed {
+                let at = self.clock.now().wall;
+                let _ = self.journal.append(at, "config", by, &text);
+            }
+            reloaded.notes.push(text);
+        }
+        Ok(reloaded)
     }
 
     /// A file with errors leaves the running generation untouched and says why. Whoever asked, the
@@ -328,7 +418,7 @@ impl State {
                         "configuration {digest} runs, generation {generation} (reloaded by {by})"
                     ),
                 );
-                done.notes.iter().for_each(|note| tell(Level::Info, note));
+                done.notes.iter().for_each(|note| tell(Level::Warn, note));
             }
             Ok(_) => tell(Level::Info, "the configuration has not changed"),
             Err(why) => {
@@ -361,15 +451,7 @@ impl State {
             .map(|it| format!("{it} takes effect at the next start, until then it stays as it was"))
             .collect();
         notes.extend(prepare::absent_sources(&config));
-        let is_warning = |note: &&Diagnostic| note.severity == Severity::Warning;
-        let first_line = |note: &Diagnostic| note.to_string().lines().next().map(str::to_owned);
-        notes.extend(
-            checked
-                .notes
-                .iter()
-                .filter(is_warning)
-                .filter_map(first_line),
-        );
+        notes.extend(warnings(&checked.notes));
         let changed = running.config.digest() != config.digest();
         let digest = config.short_digest();
         if changed {
@@ -562,7 +644,7 @@ fn surroundings(state: &Arc<State>) -> Surroundings {
         }),
         reload: Arc::new(move |by| {
             let state = reloading.clone();
-            Box::pin(async move { state.reload(&by) })
+            Box::pin(async move { state.reload_and_look(&by).await })
         }),
         facts: Arc::new(move || facts.facts()),
         config_on_disk: Arc::new(move || disk.config_on_disk()),

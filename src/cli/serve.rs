@@ -9,7 +9,7 @@ use signal_hook::iterator::Signals;
 
 use crate::base::time::Wall;
 use crate::base::units;
-use crate::cli::config::{ConfigArgs, detect_environment, read_config};
+use crate::cli::config::{ConfigArgs, detect_environment, read_config_for_here};
 use crate::cli::process::{Load, Options, Process};
 use crate::config::Diagnostic;
 use crate::control::switchboard::Ended;
@@ -35,7 +35,7 @@ pub fn run(args: &ServeArgs) -> i32 {
     let hostname = environment.hostname.clone();
     let source = args.source.clone();
     let load: Load = Arc::new(move || {
-        read_config(&source.config, &source.include_path, &environment)
+        read_config_for_here(&source.config, &source.include_path, &environment)
             .map_err(|errors| all(&errors))
     });
     let options = Options {
@@ -62,7 +62,7 @@ pub fn run(args: &ServeArgs) -> i32 {
     std::thread::spawn(move || obey(signals, &handle));
     announce(&process);
     match process.wait() {
-        Ended::Drained => 0,
+        Ended::Drained { .. } => 0,
         Ended::Failed(why) => {
             eprintln!("pelton: {why}");
             1

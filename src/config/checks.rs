@@ -36,6 +36,7 @@ pub fn check(config: &Config, findings: &mut Findings) {
     checker.spool_sync();
     checker.relaying();
     checker.oversights();
+    checker.closed_listeners();
 }
 
 /// What this version does not do, printed by every check.
@@ -391,6 +392,40 @@ impl<'a> Checker<'a> {
                 let message = "anybody's MX record may point mail at this machine and its network";
                 let expected = "prohibited_hosts = auto where mail is sent by MX";
                 self.warning("W010", setting.value_span, message, expected);
+            }
+        }
+    }
+
+    /// Addresses at which every recipient is refused. Not told beside errors: what would open them
+    /// may be what is wrong.
+    fn closed_listeners(&mut self) {
+        if self.findings.has_errors() {
+            return;
+        }
+        let tree = self.config.tree();
+        let options = ["relay_hosts", "relay_domains"].map(|it| self.config.id(it));
+        let opens = |scope: ScopeId| {
+            options.iter().any(|id| {
+                tree.setting(scope, *id).is_some_and(|it| match &it.value {
+                    Value::Networks(set) => !set.nets().is_empty(),
+                    Value::Domains(set) => !set.items().is_empty(),
+                    _ => false,
+                })
+            })
+        };
+        for listen in self.config.smtp_listens() {
+            let listener = tree.scope(*listen).parent;
+            let outer = [Some(GLOBAL), listener, Some(*listen)];
+            let peers = |scope: &ScopeId| tree.scope(*scope).children.iter().copied();
+            let inner = outer.iter().flatten().skip(1).flat_map(peers);
+            let is_peer = |id: &ScopeId| tree.scope(*id).kind == ScopeKind::SmtpPeer;
+            let mut scopes = outer.iter().flatten().copied().chain(inner.filter(is_peer));
+            if !scopes.any(opens) {
+                let message = "every recipient is refused here: neither Relay_Hosts nor \
+                               Relay_Domains is set";
+                let expected = "Relay_Hosts = ( networks that inject mail ), or Relay_Domains = ( \
+                                domains to accept mail for )";
+                self.warning("W012", tree.scope(*listen).span, message, expected);
             }
         }
     }

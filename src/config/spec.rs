@@ -370,7 +370,7 @@ impl Kind {
             Kind::Octal { max } => {
                 format!("permissions up to 0{max:o} that let the owner read and write, as 0640")
             }
-            Kind::Path => "a path".to_string(),
+            Kind::Path => "a path from / on".to_string(),
             Kind::HostName => "a host name or __hostname__".to_string(),
             Kind::Gateway => "the name of a domain or host, or an IP address".to_string(),
             Kind::BindingName => "normal, suspended, none or the name of a binding".to_string(),

@@ -54,7 +54,9 @@ pub(super) fn codes(text: &str) -> Vec<String> {
 }
 
 pub(super) fn with_listener(text: &str) -> String {
-    format!("{text}\nESMTP_Listener {{ Listen \"127.0.0.1:25\" {{ }} }}\n")
+    format!(
+        "{text}\nESMTP_Listener {{ Relay_Hosts = ( \"::1\" ) Listen \"127.0.0.1:25\" {{ }} }}\n"
+    )
 }
 
 pub(super) fn ip(text: &str) -> IpAddr {

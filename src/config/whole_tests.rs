@@ -196,6 +196,19 @@ fn relations_are_checked_with_fallback_applied() {
         assert_eq!(codes(&with_listener(text)), *expected, "{text}");
     }
     assert_eq!(codes(""), ["W005"]);
+    let listener = |outer: &str, inner: &str| {
+        codes(&format!(
+            "{outer}\nESMTP_Listener {{ Listen \"127.0.0.1:25\" {{ {inner} }} }}"
+        ))
+    };
+    assert_eq!(listener("", ""), ["W012@2:18"]);
+    assert_eq!(listener("Relay_Hosts = ( )", ""), ["W012@2:18"]);
+    assert_eq!(listener("", "Relay_Domains = ( \"a.example\" )"), [""; 0]);
+    assert_eq!(listener("Relay_Hosts = ( \"::1\" )", ""), [""; 0]);
+    assert_eq!(
+        listener("", "Peer \"::1\" { Relay_Hosts = ( \"::1\" ) }"),
+        [""; 0]
+    );
 }
 
 #[test]

@@ -352,7 +352,8 @@ impl Desk {
                 Ok(Reply::Messages(data))
             }
             Request::Why { domain, binding } => {
-                let domain = domain.to_lowercase();
+                // With the dot at its end, as DNS tools print it, it is the same domain.
+                let domain = domain.trim_end_matches('.').to_lowercase();
                 let query = Query::Why {
                     domain: domain.clone(),
                     binding,
@@ -373,7 +374,10 @@ impl Desk {
                 Err(why) => Err(ErrorData {
                     code: "E414".into(),
                     fault: Fault::Config,
-                    message: format!("reload refused, the running configuration stays:\n{why}"),
+                    message: format!(
+                        "reload refused, the running configuration stays:\n{}",
+                        why.trim_end()
+                    ),
                 }),
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),

@@ -235,6 +235,24 @@ fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(SegmentFile, u6
     Ok(found)
 }
 
+/// What all segments of a spool have of the disk.
+pub fn segment_bytes(base: &Path) -> u64 {
+    let folders = shard_folders(base).unwrap_or_default().into_iter();
+    let entries = folders.flat_map(|shard| {
+        let entries = fs::read_dir(base.join(folder_name(shard))).into_iter();
+        entries.flatten().flatten().map(move |entry| (shard, entry))
+    });
+    let is_segment = |(shard, entry): &(ShardId, fs::DirEntry)| {
+        let name = entry.file_name();
+        let name = name.to_str();
+        name.is_some_and(|name| SegmentFile::parse_file_name(*shard, name).is_some())
+    };
+    let sizes = entries
+        .filter(is_segment)
+        .map(|(_, entry)| entry.metadata());
+    sizes.flatten().map(|it| it.len()).sum()
+}
+
 /// What segments that are being made have yet to take of the disk.
 pub fn still_to_take(base: &Path, segment_bytes: u64) -> u64 {
     let mut bytes = 0;

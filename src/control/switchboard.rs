@@ -47,8 +47,8 @@ pub type Notice = Box<dyn FnMut(ShardId, Level, &str)>;
 /// How the process ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// Every shard has drained.
-    Drained,
+    /// Every shard has drained; so many messages are left in the queues, if that is known.
+    Drained { queued: Option<u64> },
     /// A shard could not go on: the sentence says why.
     Failed(String),
 }
@@ -67,6 +67,8 @@ pub struct Switchboard {
     quiet: usize,
     stopped: usize,
     listening: usize,
+    /// What every shard has to say of itself before it finishes.
+    last: Option<oneshot::Receiver<Vec<Answer>>>,
     resolved: (UnboundedSender<Resolved>, UnboundedReceiver<Resolved>),
     /// Where notices go: one line each.
     notice: Notice,
@@ -91,6 +93,7 @@ impl Switchboard {
             quiet: 0,
             stopped: 0,
             listening: 0,
+            last: None,
             resolved: unbounded_channel(),
             notice,
             ready: Some(ready),
@@ -133,6 +136,10 @@ impl Switchboard {
             FromShard::Engine(ToControl::Quiet { .. }) => {
                 self.quiet += 1;
                 if self.quiet == self.port.shards() {
+                    // Nothing is decided any more, and the question is ahead of the end.
+                    let (reply, last) = oneshot::channel();
+                    self.ask(Asked::All, &Query::Status, reply);
+                    self.last = Some(last);
                     self.tell_all(|| ToShard::Finish);
                 }
             }
@@ -150,11 +157,22 @@ impl Switchboard {
             FromShard::Stopped { .. } => {
                 self.stopped += 1;
                 if self.stopped == self.port.shards() {
-                    return Some(Ended::Drained);
+                    let queued = self.queued();
+                    return Some(Ended::Drained { queued });
                 }
             }
         }
         None
+    }
+
+    /// Messages left in the queues, by the last answers of the shards.
+    fn queued(&mut self) -> Option<u64> {
+        let answers = self.last.as_mut()?.try_recv().ok()?;
+        let of = |answer: &Answer| match answer {
+            Answer::Status(stats) => Some(stats.gauges.queued()),
+            _ => None,
+        };
+        Some(answers.iter().filter_map(of).sum())
     }
 
     fn resolve(&self, shard: ShardId, question: Question) {

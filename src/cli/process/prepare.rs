@@ -21,12 +21,16 @@ use crate::engine::settings::Identity;
 use crate::engine::stats::Gauges;
 use crate::hose::{self, Hose};
 use crate::log::SyncMode;
+use crate::shard::disk::io_uring_sentence;
 use crate::shard::{clock::Clock, net};
 use crate::spool::{self, Spool};
 use crate::types::message::Arrival;
 
 /// The share of the disk that one shard's segments may take is the disk: free space decides.
 const SEGMENTS_MAX: u32 = 1_000_000;
+
+/// Entries of a ring that is only tried: the fewest there are.
+const ENTRIES_PROBED: u32 = 1;
 
 /// After a kill, the kernel may keep a listening socket for some milliseconds.
 const ADDRESS_WAIT: Duration = Duration::from_secs(1);
@@ -45,6 +49,15 @@ pub(super) fn claim_addresses(config: &Config, clock: &Clock) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Whether there is an io_uring to be had, which containers often forbid.
+pub(super) fn probe_ring() -> Result<(), String> {
+    let probed = io_uring::IoUring::new(ENTRIES_PROBED);
+    let refused = |error: std::io::Error| io_uring_sentence(&error.to_string());
+    probed
+        .map(drop)
+        .map_err(|error| format!("E108 {}", refused(error)))
 }
 
 /// Sources that this machine does not have, one sentence each.
