@@ -5,9 +5,12 @@
 pub mod cells;
 pub mod crc;
 pub mod histogram;
+pub mod id_map;
+pub mod id_table;
 pub mod map;
 pub mod peer_table;
 pub mod prng;
+pub mod short_text;
 pub mod slab;
 pub mod text;
 pub mod time;

@@ -199,8 +199,8 @@ impl Queues {
 
     /// The recipients of one batch that are here, in the order of their arrival.
     pub fn of_batch(&self, batch: BatchId) -> impl Iterator<Item = EntryView<'_>> {
-        let message = self.batches.get(&batch);
-        let first = message.map_or(NONE, |message| self.messages[*message].entries.head);
+        let message = self.message_named(batch);
+        let first = message.map_or(NONE, |message| self.messages[message].entries.head);
         let in_use = |index: u32| (index != NONE).then_some(index);
         let next = move |index: &u32| in_use(self.entries[*index].siblings.next);
         core::iter::successors(in_use(first), next).map(|index| EntryView {

@@ -31,10 +31,11 @@ mod steps;
 mod verdict;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::id_table::IdTable;
+use crate::base::short_text::ShortText;
 use crate::base::time::Mono;
 use crate::base::time::Now;
 use crate::base::time::Wall;
@@ -101,7 +102,7 @@ pub const IDLE_QUEUES_MAX: u32 = 65_536;
 /// One recipient.
 struct Entry {
     /// The local part, or the whole address if `whole`.
-    text: Box<str>,
+    text: ShortText,
     message: u32,
     queue: u32,
     place: Links,
@@ -124,8 +125,7 @@ struct Message {
     content: Option<Arc<Content>>,
     batch: BatchId,
     received: Wall,
-    /// Reception on the monotonic clock, in microseconds; before its zero for recovered mail.
-    born_us: i64,
+    born: Born,
     size: u32,
     /// Among the bodies of its class.
     place: Links,
@@ -136,14 +136,36 @@ struct Message {
     class: Class,
 }
 
-// A million messages of one recipient are to wait in 200 MB: an entry and a message take these 144
-// bytes; the map of batches some 26, a short local part 16 more.
-const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 72, "an entry is small");
-const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 72, "a message is small");
+// Ten million messages of one recipient are to wait in 2 GB, the index of their home included: an
+// entry and a message take these 144 bytes, 5 to 10 to be found by their batch, and a local part
+// only what it has over 22.
+const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 76, "an entry is small");
+const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 68, "a message is small");
 const _: () = assert!(
     RECIPIENTS_MAX <= u16::MAX as usize,
     "counts of a batch are 16 bits"
 );
+
+/// Reception on the monotonic clock, in milliseconds, rounded up; before its zero for recovered
+/// mail. Six bytes are enough for 4,000 years.
+#[derive(Clone, Copy)]
+struct Born([u8; 6]);
+
+impl Born {
+    fn at(us: i64) -> Born {
+        let ms = us.saturating_add(999).div_euclid(1_000);
+        let most = (1 << 47) - 1;
+        let [a, b, c, d, e, f, ..] = ms.clamp(-most, most).to_le_bytes();
+        Born([a, b, c, d, e, f])
+    }
+
+    fn us(self) -> i64 {
+        let [a, b, c, d, e, f] = self.0;
+        // Shifted back with the sign.
+        let ms = i64::from_le_bytes([0, 0, a, b, c, d, e, f]) >> 16;
+        ms * 1_000
+    }
+}
 
 struct Queue {
     pair: Pair,
@@ -182,7 +204,8 @@ pub struct Queues {
     messages: Pool<Message>,
     queues: Pool<Queue>,
     names: Names,
-    batches: BTreeMap<BatchId, u32>,
+    /// Messages by their batch ids.
+    batches: IdTable,
     deadlines: Deadlines,
     rests: TimerWheel<u32>,
     resident: Resident,
@@ -202,7 +225,7 @@ impl Queues {
             messages: Pool::default(),
             queues: Pool::default(),
             names: Names::default(),
-            batches: BTreeMap::new(),
+            batches: IdTable::default(),
             deadlines: Deadlines::default(),
             rests: TimerWheel::new(now.mono),
             resident: Resident::new(budget),
@@ -430,19 +453,20 @@ impl Queues {
         let Message {
             batch,
             home,
-            born_us,
+            born,
             ref entries,
             ..
         } = self.messages[message];
         if entries.len == 0 {
             self.resident.release(&mut self.messages, message);
+            let messages = &self.messages;
+            self.batches.remove(batch.0, |it| messages[it].batch.0);
             self.messages.remove(message);
-            self.batches.remove(&batch);
         } else {
             self.settle(message, q);
         }
         let queue = &mut self.queues[q];
-        queue.ages.remove(born_us);
+        queue.ages.remove(born.us());
         match ending {
             Ending::Delivered => queue.stats.deliveries += 1,
             Ending::Failed => queue.stats.permfails += 1,
@@ -467,7 +491,7 @@ impl Queues {
     /// A body came back from its home: kept, as far as the budget allows, if the message is still
     /// here. True if it is in memory now.
     pub fn attach(&mut self, content: Arc<Content>) -> bool {
-        let Some(message) = self.batches.get(&content.batch).copied() else {
+        let Some(message) = self.message_named(content.batch) else {
             return false;
         };
         let queue = self.entries[self.messages[message].entries.head].queue;

@@ -19,15 +19,22 @@ pub struct Handle {
     pub generation: u32,
 }
 
-struct Slot<T> {
-    generation: u32,
-    /// Meaningful while `value` is empty.
-    free_next: u32,
-    value: Option<T>,
+enum Slot<T> {
+    Used(T),
+    Vacant {
+        /// The next vacant one.
+        next: u32,
+    },
+}
+
+/// Generations stand apart: beside a value each would take the room of two.
+struct Chunk<T> {
+    slots: Vec<Slot<T>>,
+    generations: Vec<u32>,
 }
 
 pub struct Pool<T> {
-    chunks: Vec<Vec<Slot<T>>>,
+    chunks: Vec<Chunk<T>>,
     /// Slots ever made, vacant ones included.
     slots: u32,
     free_head: u32,
@@ -47,7 +54,7 @@ impl<T> Default for Pool<T> {
 
 impl<T> Pool<T> {
     /// What one value takes.
-    pub const SLOT_BYTES: usize = size_of::<Slot<T>>();
+    pub const SLOT_BYTES: usize = size_of::<Slot<T>>() + size_of::<u32>();
 
     pub fn len(&self) -> usize {
         self.len as usize
@@ -63,25 +70,22 @@ impl<T> Pool<T> {
         if self.free_head != NONE {
             let index = self.free_head;
             let slot = self.slot_mut(index);
-            slot.value = Some(value);
-            let handle = Handle {
-                index,
-                generation: slot.generation,
-            };
-            self.free_head = slot.free_next;
-            return handle;
+            if let Slot::Vacant { next } = core::mem::replace(slot, Slot::Used(value)) {
+                self.free_head = next;
+            }
+            let generation = self.generation(index);
+            return Handle { index, generation };
         }
         let index = self.slots;
         assert!(index < NONE, "a pool holds fewer than 2^32 values");
         if index.is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK as usize));
+            self.chunks.push(Chunk {
+                slots: Vec::with_capacity(CHUNK as usize),
+                generations: vec![0; CHUNK as usize],
+            });
         }
-        let slot = Slot {
-            generation: 0,
-            free_next: NONE,
-            value: Some(value),
-        };
-        self.chunks[(index >> CHUNK_BITS) as usize].push(slot);
+        let chunk = &mut self.chunks[(index >> CHUNK_BITS) as usize];
+        chunk.slots.push(Slot::Used(value));
         self.slots += 1;
         Handle {
             index,
@@ -90,11 +94,15 @@ impl<T> Pool<T> {
     }
 
     pub fn remove(&mut self, index: u32) -> T {
-        let free_head = self.free_head;
-        let slot = self.slot_mut(index);
-        let value = slot.value.take().expect("a linked slot is in use");
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.free_next = free_head;
+        let vacant = Slot::Vacant {
+            next: self.free_head,
+        };
+        let Slot::Used(value) = core::mem::replace(self.slot_mut(index), vacant) else {
+            panic!("a linked slot is in use");
+        };
+        let chunk = &mut self.chunks[(index >> CHUNK_BITS) as usize];
+        let generation = &mut chunk.generations[(index % CHUNK) as usize];
+        *generation = generation.wrapping_add(1);
         self.free_head = index;
         self.len -= 1;
         value
@@ -110,20 +118,21 @@ impl<T> Pool<T> {
         if index >= self.slots {
             return None;
         }
-        let slot = self.slot(index);
-        let handle = Handle {
-            index,
-            generation: slot.generation,
-        };
-        slot.value.is_some().then_some(handle)
+        let generation = self.generation(index);
+        let handle = Handle { index, generation };
+        matches!(self.slot(index), Slot::Used(_)).then_some(handle)
+    }
+
+    fn generation(&self, index: u32) -> u32 {
+        self.chunks[(index >> CHUNK_BITS) as usize].generations[(index % CHUNK) as usize]
     }
 
     fn slot(&self, index: u32) -> &Slot<T> {
-        &self.chunks[(index >> CHUNK_BITS) as usize][(index % CHUNK) as usize]
+        &self.chunks[(index >> CHUNK_BITS) as usize].slots[(index % CHUNK) as usize]
     }
 
     fn slot_mut(&mut self, index: u32) -> &mut Slot<T> {
-        &mut self.chunks[(index >> CHUNK_BITS) as usize][(index % CHUNK) as usize]
+        &mut self.chunks[(index >> CHUNK_BITS) as usize].slots[(index % CHUNK) as usize]
     }
 }
 
@@ -131,19 +140,19 @@ impl<T> Pool<T> {
 impl<T> Index<u32> for Pool<T> {
     type Output = T;
     fn index(&self, index: u32) -> &T {
-        self.slot(index)
-            .value
-            .as_ref()
-            .expect("a linked slot is in use")
+        match self.slot(index) {
+            Slot::Used(value) => value,
+            Slot::Vacant { .. } => panic!("a linked slot is in use"),
+        }
     }
 }
 
 impl<T> IndexMut<u32> for Pool<T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
-        self.slot_mut(index)
-            .value
-            .as_mut()
-            .expect("a linked slot is in use")
+        match self.slot_mut(index) {
+            Slot::Used(value) => value,
+            Slot::Vacant { .. } => panic!("a linked slot is in use"),
+        }
     }
 }
 

@@ -7,17 +7,21 @@ use super::*;
 const SOON: u32 = 16;
 
 impl Queues {
+    pub(super) fn message_named(&self, batch: BatchId) -> Option<u32> {
+        self.batches.find(batch.0, |it| self.messages[it].batch.0)
+    }
+
     /// The message of an arrival, made if this is its first recipient here.
     pub(super) fn message_of(&mut self, now: Now, arrival: &Arrival) -> u32 {
-        if let Some(message) = self.batches.get(&arrival.batch) {
-            return *message;
+        if let Some(message) = self.message_named(arrival.batch) {
+            return message;
         }
         let age_us = now.wall.0.saturating_sub(arrival.received.0);
         let message = self.messages.insert(Message {
             content: None,
             batch: arrival.batch,
             received: arrival.received,
-            born_us: signed(now.mono.0).saturating_sub(signed(age_us)),
+            born: Born::at(signed(now.mono.0).saturating_sub(signed(age_us))),
             size: arrival.size,
             place: Links::LOOSE,
             entries: List::EMPTY,
@@ -26,7 +30,9 @@ impl Queues {
             home: arrival.home,
             class: Class::Absent,
         });
-        self.batches.insert(arrival.batch, message.index);
+        let messages = &self.messages;
+        let id_of = |it: u32| messages[it].batch.0;
+        self.batches.insert(arrival.batch.0, message.index, id_of);
         message.index
     }
 
@@ -66,7 +72,7 @@ impl Queues {
             .entries
             .push_back(&mut self.entries, entry, |entry| &mut entry.siblings);
         let queue = &mut self.queues[q];
-        queue.ages.add(message.born_us);
+        queue.ages.add(message.born.us());
         queue.stats.receptions += 1;
         if queue.is_empty() {
             self.idle
@@ -201,10 +207,8 @@ impl Queues {
 
     /// When the message expires by the monotonic clock; by the wall clock if that is later.
     pub(super) fn expiry(&self, now: Now, message: u32, expiration: Duration) -> Mono {
-        let Message {
-            received, born_us, ..
-        } = self.messages[message];
-        let counted = expires_at(born_us, expiration);
+        let Message { received, born, .. } = self.messages[message];
+        let counted = expires_at(born.us(), expiration);
         let shown = received + expiration;
         if received > now.wall || shown <= now.wall {
             return counted;
@@ -358,9 +362,9 @@ impl Queues {
             ..
         } = self.entries[entry];
         let address = if whole {
-            Address::parse(text)
+            Address::parse(text.as_str())
         } else {
-            Address::from_parts(text, self.names.domain(self.queues[queue].pair))
+            Address::from_parts(text.as_str(), self.names.domain(self.queues[queue].pair))
         };
         address.expect("it was taken from an address")
     }

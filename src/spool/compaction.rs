@@ -22,6 +22,7 @@ use crate::log::format;
 use crate::types::id::BatchId;
 use crate::types::message::Content;
 
+use super::index::Entry;
 use super::index::Segment;
 use super::index::SegmentId;
 use super::record;
@@ -215,7 +216,7 @@ impl Spool {
     fn next_of(&mut self, now: Now, victim: SegmentId) -> Option<BatchId> {
         let state = &mut self.compaction;
         for _ in 0..SCAN_SLICE {
-            let Some((batch, entry)) = self.entries.get_index(state.cursor) else {
+            let Some((batch, entry)) = self.entries.at(state.cursor) else {
                 state.cursor = 0;
                 // A pass may overlook messages, since settled ones make others change places; but
                 // if nothing is on its way and the pass saw nothing, only unreadable ones are left.
@@ -233,8 +234,8 @@ impl Spool {
                 return None;
             };
             state.cursor += 1;
-            if entry.segment == victim && !state.busy_with(batch) {
-                return Some(*batch);
+            if entry.segment == victim && !state.busy_with(&batch) {
+                return Some(batch);
             }
         }
         state.again_at = Some(now.mono + YIELD);
@@ -259,7 +260,7 @@ impl Spool {
             self.compaction.unreadable.insert(batch);
             return Completed::Unreadable(batch);
         };
-        let Some(entry) = self.entries.get(&batch) else {
+        let Some(entry) = self.entries.get(batch) else {
             return Completed::Nothing;
         };
         let from = entry.segment;
@@ -268,7 +269,7 @@ impl Spool {
             ..message.content
         };
         let recipients: Vec<_> = message.recipients.into_iter().map(|it| it.0).collect();
-        let state = |index: usize| entry.recipients.get(index);
+        let state = |index: usize| self.entries.state(entry, index);
         let written = record::Written {
             event: message.event,
             known: self.last_event(),
@@ -315,18 +316,16 @@ impl Spool {
             self.writer.confirm();
         }
         for it in done {
-            let Some(entry) = self.entries.get_mut(&it.batch) else {
+            let Some(entry) = self.entries.get(it.batch) else {
                 continue;
             };
             if entry.segment != it.from {
                 continue;
             }
             let before = entry.bytes();
-            entry.segment = it.to;
-            entry.offset = it.offset;
-            entry.message_bytes = it.message_bytes;
-            entry.body_bytes = it.body_bytes;
-            let after = entry.bytes();
+            let moved = Entry::new(it.to, it.offset, it.message_bytes, it.body_bytes);
+            let after = moved.bytes();
+            self.entries.move_to(it.batch, moved);
             self.segments.drop_live(it.from, before);
             self.segments.add_live(it.to, after);
             if let Some(segment) = self.segments.get_mut(it.from) {

@@ -1,5 +1,5 @@
-//! What the home keeps in memory of each message, and of each segment. An entry is 32 bytes for a
-//! message with one recipient; bodies and addresses are not kept.
+//! What the home keeps in memory of each message, and of each segment. A message with one recipient
+//! takes 32 bytes, and 5 to 10 to be found; bodies and addresses are not kept.
 //!
 //! When a segment may be reclaimed is decided here. A record of the log may vanish only when
 //! nothing older on disk needs it any more: an outcome must outlive every copy of the message that
@@ -11,10 +11,12 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::base::id_map::IdMap;
 use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::log::CommitId;
 use crate::log::SegmentFile;
+use crate::types::id::BatchId;
 use crate::types::id::ShardId;
 use crate::types::message::Progress;
 
@@ -26,7 +28,7 @@ use super::store::EventSeq;
 pub(super) struct SegmentId(pub u32);
 
 /// Where a message lies and how far it has come.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub segment: SegmentId,
     /// Of the message frame; the body frame follows it.
@@ -35,101 +37,178 @@ pub(super) struct Entry {
     pub message_bytes: u32,
     /// Of the body frame.
     pub body_bytes: u32,
-    pub recipients: Recipients,
+    /// Set by the index.
+    recipients: Recipients,
 }
-
-#[derive(Debug)]
-pub(super) enum Recipients {
-    /// The fields of a [`State`], spread out to save the space of its tag.
-    One {
-        settled: bool,
-        attempts: u16,
-        due: Wall,
-    },
-    Many(Box<Many>),
-}
-
-#[derive(Debug)]
-pub(super) struct Many {
-    open: u16,
-    states: Box<[State]>,
-}
-
-const _: () = assert!(
-    size_of::<Entry>() <= 32,
-    "a million entries are 32 MB, and their map 60"
-);
 
 impl Entry {
+    pub fn new(segment: SegmentId, offset: u32, message_bytes: u32, body_bytes: u32) -> Entry {
+        Entry {
+            segment,
+            offset,
+            message_bytes,
+            body_bytes,
+            recipients: Recipients(0),
+        }
+    }
+
     pub fn bytes(&self) -> u32 {
         self.message_bytes + self.body_bytes
     }
 }
 
-impl Recipients {
-    pub fn new(states: impl ExactSizeIterator<Item = State>) -> Recipients {
-        let states: Box<[State]> = states.collect();
-        if let [one] = *states {
-            return Recipients::one(one);
-        }
-        let open = states.iter().filter(|it| **it != State::Settled).count() as u16;
-        Recipients::Many(Box::new(Many { open, states }))
-    }
+/// The messages of one home.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    entries: IdMap<BatchId, Entry>,
+    /// The states of messages with more than one recipient.
+    many: Vec<Many>,
+    /// Places in `many` that are vacant.
+    vacant: Vec<u32>,
+}
 
+/// How far the recipients of a message have come: the only one in 64 bits, or where in
+/// [`Index::many`] they stand.
+///
+/// | bits | one | many |
+/// |---|---|---|
+/// | 63 | 0 | 1 |
+/// | 62 | settled | |
+/// | 46 to 61 | attempts | |
+/// | 0 to 45 | due, milliseconds | 0 to 31: place |
+#[derive(Clone, Copy, Debug)]
+struct Recipients(u64);
+
+const MANY: u64 = 1 << 63;
+const SETTLED: u64 = 1 << 62;
+const DUE_BITS: u32 = 46;
+const DUE_MAX: u64 = (1 << DUE_BITS) - 1;
+
+#[derive(Debug, Default)]
+struct Many {
+    open: u16,
+    states: Box<[State]>,
+}
+
+const _: () = assert!(
+    IdMap::<BatchId, Entry>::VALUE_BYTES <= 32,
+    "ten million messages are 320 MB here, and at most 100 more for finding them"
+);
+
+impl Recipients {
     fn one(state: State) -> Recipients {
         match state {
-            State::Settled => Recipients::One {
-                settled: true,
-                attempts: 0,
-                due: Wall(0),
-            },
-            State::Open(Progress { attempts, due }) => Recipients::One {
-                settled: false,
-                attempts,
-                due,
-            },
-        }
-    }
-
-    pub fn get(&self, recipient: usize) -> State {
-        match self {
-            Recipients::One {
-                settled: false,
-                attempts,
-                due,
-            } if recipient == 0 => State::Open(Progress {
-                attempts: *attempts,
-                due: *due,
-            }),
-            Recipients::One { .. } => State::Settled,
-            Recipients::Many(many) => many
-                .states
-                .get(recipient)
-                .copied()
-                .unwrap_or(State::Settled),
-        }
-    }
-
-    /// False if there is no such recipient or it is settled already.
-    pub fn set(&mut self, recipient: usize, state: State) -> bool {
-        if self.get(recipient) == State::Settled {
-            return false;
-        }
-        match self {
-            Recipients::One { .. } => *self = Recipients::one(state),
-            Recipients::Many(many) => {
-                many.states[recipient] = state;
-                many.open -= u16::from(state == State::Settled);
+            State::Settled => Recipients(SETTLED),
+            State::Open(Progress { attempts, due }) => {
+                // A millisecond late at most, and never early.
+                let due_ms = due.0.div_ceil(1_000).min(DUE_MAX);
+                Recipients(u64::from(attempts) << DUE_BITS | due_ms)
             }
         }
-        true
     }
 
-    pub fn any_open(&self) -> bool {
-        match self {
-            Recipients::One { settled, .. } => !settled,
-            Recipients::Many(many) => many.open > 0,
+    fn place(self) -> Option<usize> {
+        (self.0 & MANY != 0).then_some(self.0 as u32 as usize)
+    }
+
+    fn only(self) -> State {
+        if self.0 & SETTLED != 0 {
+            return State::Settled;
         }
+        State::Open(Progress {
+            attempts: (self.0 >> DUE_BITS) as u16,
+            due: Wall((self.0 & DUE_MAX) * 1_000),
+        })
+    }
+}
+
+impl Index {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn get(&self, batch: BatchId) -> Option<&Entry> {
+        self.entries.get(batch)
+    }
+
+    /// What stands at a position below [`Self::len`]; removals change the order.
+    pub fn at(&self, position: usize) -> Option<(BatchId, &Entry)> {
+        self.entries.at(position)
+    }
+
+    /// Adds a message that is not here.
+    pub fn insert(
+        &mut self,
+        batch: BatchId,
+        mut entry: Entry,
+        states: impl ExactSizeIterator<Item = State>,
+    ) {
+        let mut states = states;
+        entry.recipients = if states.len() == 1 {
+            Recipients::one(states.next().unwrap_or(State::Settled))
+        } else {
+            let states: Box<[State]> = states.collect();
+            let open = states.iter().filter(|it| **it != State::Settled).count() as u16;
+            let many = Many { open, states };
+            let place = match self.vacant.pop() {
+                Some(place) => {
+                    self.many[place as usize] = many;
+                    place
+                }
+                None => {
+                    self.many.push(many);
+                    (self.many.len() - 1) as u32
+                }
+            };
+            Recipients(MANY | u64::from(place))
+        };
+        let before = self.entries.insert(batch, entry);
+        assert!(before.is_none(), "a batch id names one message");
+    }
+
+    pub fn remove(&mut self, batch: BatchId) -> Option<Entry> {
+        let entry = self.entries.remove(batch)?;
+        if let Some(place) = entry.recipients.place() {
+            self.many[place] = Many::default();
+            self.vacant.push(place as u32);
+        }
+        Some(entry)
+    }
+
+    /// The message lies elsewhere now.
+    pub fn move_to(&mut self, batch: BatchId, to: Entry) {
+        if let Some(entry) = self.entries.get_mut(batch) {
+            let recipients = entry.recipients;
+            *entry = Entry { recipients, ..to };
+        }
+    }
+
+    pub fn state(&self, entry: &Entry, recipient: usize) -> State {
+        match entry.recipients.place() {
+            Some(place) => {
+                let states = &self.many[place].states;
+                states.get(recipient).copied().unwrap_or(State::Settled)
+            }
+            None if recipient == 0 => entry.recipients.only(),
+            None => State::Settled,
+        }
+    }
+
+    /// Nothing if there is no such recipient or it is settled already; else the entry, and whether
+    /// a recipient is still open.
+    pub fn set(&mut self, batch: BatchId, recipient: usize, state: State) -> Option<(Entry, bool)> {
+        let entry = *self.entries.get(batch)?;
+        if self.state(&entry, recipient) == State::Settled {
+            return None;
+        }
+        let Some(place) = entry.recipients.place() else {
+            self.entries.get_mut(batch)?.recipients = Recipients::one(state);
+            return Some((entry, state != State::Settled));
+        };
+        let many = &mut self.many[place];
+        many.states[recipient] = state;
+        many.open -= u16::from(state == State::Settled);
+        Some((entry, many.open > 0))
     }
 }
 

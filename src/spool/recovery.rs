@@ -45,7 +45,7 @@ use crate::types::message::Recipient;
 use crate::types::outcome::Outcome;
 
 use super::index::Entry;
-use super::index::Recipients;
+use super::index::Index;
 use super::index::Segment;
 use super::index::SegmentId;
 use super::index::Segments;
@@ -182,7 +182,7 @@ pub struct Home {
 /// What the home itself keeps.
 #[derive(Debug, Default)]
 pub(super) struct HomeParts {
-    pub entries: Map<BatchId, Entry>,
+    pub entries: Index,
     pub segments: Segments,
     pub next_segment: u64,
     pub found: log::Found,
@@ -867,8 +867,8 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
         recipients,
         ..
     } = found;
-    let states = Recipients::new(recipients.iter().map(|it| it.1));
-    if !states.any_open() {
+    let states: Vec<State> = recipients.iter().map(|it| it.1).collect();
+    if states.iter().all(|state| *state == State::Settled) {
         return;
     }
     let shard = home.shard;
@@ -889,13 +889,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             in_doubt: false,
         });
     }
-    let entry = Entry {
-        segment,
-        offset: key.1,
-        message_bytes,
-        body_bytes,
-        recipients: states,
-    };
+    let entry = Entry::new(segment, key.1, message_bytes, body_bytes);
     home.parts.segments.add_live(segment, entry.bytes());
-    home.parts.entries.insert(batch, entry);
+    home.parts.entries.insert(batch, entry, states.into_iter());
 }

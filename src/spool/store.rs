@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::base::time::Now;
 use crate::log;
@@ -29,7 +28,7 @@ use crate::types::outcome::Outcome;
 
 use super::compaction::Compaction;
 use super::index::Entry;
-use super::index::Recipients;
+use super::index::Index;
 use super::index::SegmentId;
 use super::index::Segments;
 use super::record;
@@ -193,7 +192,7 @@ impl Backlog {
 pub struct Spool {
     pub(super) config: Config,
     pub(super) writer: Writer,
-    pub(super) entries: Map<BatchId, Entry>,
+    pub(super) entries: Index,
     pub(super) segments: Segments,
     pub(super) compaction: Compaction,
     pub(super) scratch: Vec<u8>,
@@ -292,18 +291,9 @@ impl Spool {
         let segment = self.own_segment(at.segment);
         let message_bytes = format::frame_bytes(self.scratch.len()) as u32;
         let body_bytes = at.bytes - message_bytes;
+        let entry = Entry::new(segment, at.offset, message_bytes, body_bytes);
         let states = recipients.iter().map(|_| State::NEW);
-        let recipients = Recipients::new(states);
-        let offset = at.offset;
-        let entry = Entry {
-            segment,
-            offset,
-            message_bytes,
-            body_bytes,
-            recipients,
-        };
-        let before = self.entries.insert(content.batch, entry);
-        assert!(before.is_none(), "a batch id names one message");
+        self.entries.insert(content.batch, entry, states);
         self.segments.add_live(segment, at.bytes);
         self.event_in(segment, event);
         Ok(Stored {
@@ -321,17 +311,12 @@ impl Spool {
         let event = EventSeq(self.next_event);
         self.next_event += 1;
         let batch = outcome.message.batch;
-        let Some(entry) = self.entries.get_mut(&batch) else {
+        let recipient = usize::from(outcome.message.recipient);
+        let state = record::state_after(outcome);
+        let Some((entry, open)) = self.entries.set(batch, recipient, state) else {
             return (event, None);
         };
-        let recipient = usize::from(outcome.message.recipient);
-        if !entry
-            .recipients
-            .set(recipient, record::state_after(outcome))
-        {
-            return (event, None);
-        }
-        let (home, bytes, open) = (entry.segment, entry.bytes(), entry.recipients.any_open());
+        let (home, bytes) = (entry.segment, entry.bytes());
         self.event_in(home, event);
         record::encode_outcome(&mut self.scratch, event, outcome);
         let written = self.log_outcome(now);
@@ -352,7 +337,7 @@ impl Spool {
             }
         }
         if !open {
-            self.entries.swap_remove(&batch);
+            self.entries.remove(batch);
             self.segments.drop_live(home, bytes);
             self.compaction.settled(batch);
             self.reclaim_due = true;
@@ -467,7 +452,7 @@ impl Spool {
 
     /// Where a message lies, if it has open recipients.
     pub fn locate(&self, batch: BatchId) -> Option<BodyAt> {
-        let entry = self.entries.get(&batch)?;
+        let entry = self.entries.get(batch)?;
         let file = self.segments.get(entry.segment)?.file;
         Some(BodyAt {
             file,
@@ -647,9 +632,9 @@ impl Spool {
             return;
         };
         let lies_here = |entry: &&Entry| entry.segment == segment && entry.offset == offset;
-        if let Some(entry) = self.entries.get(&head.batch).filter(lies_here) {
+        if let Some(entry) = self.entries.get(head.batch).filter(lies_here) {
             let bytes = entry.bytes();
-            self.entries.swap_remove(&head.batch);
+            self.entries.remove(head.batch);
             self.segments.drop_live(segment, bytes);
         }
     }

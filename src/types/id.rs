@@ -60,6 +60,12 @@ impl BatchId {
     }
 }
 
+impl From<BatchId> for u64 {
+    fn from(batch: BatchId) -> u64 {
+        batch.0
+    }
+}
+
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(core::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)

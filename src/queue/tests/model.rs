@@ -524,7 +524,7 @@ impl Run {
             assert!(finished.is_some());
         }
         let queues = &mut self.rig.queues;
-        assert!(queues.is_empty() && queues.batches.is_empty());
+        assert!(queues.is_empty() && queues.messages.len() == 0);
         assert_eq!(queues.messages.len(), 0);
         assert_eq!(queues.deadlines.next(), None);
         assert_eq!(
