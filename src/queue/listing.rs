@@ -143,7 +143,7 @@ impl EntryView<'_> {
 
     /// The body, if it is in memory.
     pub fn content(&self) -> Option<&Arc<Content>> {
-        self.shared().content.as_ref()
+        self.queues.resident.content(self.shared())
     }
 
     /// When a delayed entry is tried next, up to [`LATE_MAX`] later than it was promised. Later

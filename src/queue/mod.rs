@@ -122,13 +122,12 @@ struct Entry {
 
 /// What the entries of one batch on this shard share.
 struct Message {
-    content: Option<Arc<Content>>,
     batch: BatchId,
     received: Wall,
     born: Born,
     size: u32,
-    /// Among the bodies of its class.
-    place: Links,
+    /// Where [`Resident`] has its body; [`NONE`] if it is not in memory.
+    body: u32,
     entries: List,
     active: u16,
     in_flight: u16,
@@ -137,10 +136,10 @@ struct Message {
 }
 
 // Ten million messages of one recipient are to wait in 2 GB, the index of their home included: an
-// entry and a message take these 144 bytes, 5 to 10 to be found by their batch, and a local part
+// entry and a message take these 128 bytes, 5 to 10 to be found by their batch, and a local part
 // only what it has over 22.
 const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 76, "an entry is small");
-const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 68, "a message is small");
+const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 52, "a message is small");
 const _: () = assert!(
     RECIPIENTS_MAX <= u16::MAX as usize,
     "counts of a batch are 16 bits"
@@ -366,16 +365,11 @@ impl Queues {
             self.shift(entry, State::InFlight, false);
         }
         self.settle(message, q);
-        let Message {
-            batch,
-            home,
-            ref content,
-            ..
-        } = self.messages[message];
+        let message = &self.messages[message];
         Taken::Batch(Batch {
-            batch,
-            home,
-            content: content.clone(),
+            batch: message.batch,
+            home: message.home,
+            content: self.resident.content(message).cloned(),
             recipients,
         })
     }
@@ -497,7 +491,7 @@ impl Queues {
         let queue = self.entries[self.messages[message].entries.head].queue;
         self.keep_body(message, content);
         self.settle(message, queue);
-        self.messages[message].content.is_some()
+        self.resident.content(&self.messages[message]).is_some()
     }
 
     /// The whole queue rests: nothing is taken from it before `until`, whatever arrives or falls

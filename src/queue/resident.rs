@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use crate::queue::Message;
+use crate::queue::pool::Links;
 use crate::queue::pool::List;
+use crate::queue::pool::NONE;
 use crate::queue::pool::Pool;
 use crate::queue::verdict::Budget;
 use crate::types::message::Content;
@@ -36,10 +38,18 @@ pub enum Class {
 /// The classes that can be evicted, in that order.
 const EVICTABLE: [Class; 4] = [Class::Delayed, Class::Tail, Class::Front, Class::Next];
 
+/// A body that is in memory. Most of what waits long has none, so it stands apart.
+struct Body {
+    content: Arc<Content>,
+    message: u32,
+    /// Among those of its class.
+    place: Links,
+}
+
 pub struct Resident {
+    bodies: Pool<Body>,
     lists: [List; EVICTABLE.len()],
     budget: Budget,
-    messages: usize,
     bytes: u64,
     evicted: u64,
 }
@@ -48,16 +58,16 @@ impl Resident {
     pub fn new(budget: Budget) -> Resident {
         let lists = [List::EMPTY; EVICTABLE.len()];
         Resident {
+            bodies: Pool::default(),
             lists,
             budget,
-            messages: 0,
             bytes: 0,
             evicted: 0,
         }
     }
 
     pub fn messages(&self) -> usize {
-        self.messages
+        self.bodies.len()
     }
 
     pub fn bytes(&self) -> u64 {
@@ -73,51 +83,62 @@ impl Resident {
         self.enforce(messages);
     }
 
+    /// The body of a message, if it is in memory.
+    pub fn content(&self, message: &Message) -> Option<&Arc<Content>> {
+        (message.body != NONE).then(|| &self.bodies[message.body].content)
+    }
+
     /// Keeps the body of `index`, which has none; its class is the caller's to set next.
     pub fn store(&mut self, messages: &mut Pool<Message>, index: u32, content: Arc<Content>) {
-        assert_eq!(messages[index].class, Class::Absent, "a body is kept once");
-        self.messages += 1;
+        assert_eq!(messages[index].body, NONE, "a body is kept once");
         self.bytes += cost(&content);
-        messages[index].content = Some(content);
+        let body = Body {
+            content,
+            message: index,
+            place: Links::LOOSE,
+        };
+        messages[index].body = self.bodies.insert(body).index;
         messages[index].class = Class::Pinned;
     }
 
     /// Sets the class of a message whose body is in memory.
-    pub fn place(&mut self, messages: &mut Pool<Message>, index: u32, class: Class) {
-        if messages[index].class == class {
+    pub fn place(&mut self, message: &mut Message, class: Class) {
+        if message.class == class {
             return;
         }
-        self.unlink(messages, index);
+        self.unlink(message);
         if let Some(list) = list_of(class) {
-            self.lists[list].push_back(messages, index, |message| &mut message.place);
+            self.lists[list].push_back(&mut self.bodies, message.body, |body| &mut body.place);
         }
-        messages[index].class = class;
+        message.class = class;
     }
 
     /// Lets the body of `index` go, if it is in memory.
     pub fn release(&mut self, messages: &mut Pool<Message>, index: u32) {
-        self.unlink(messages, index);
-        messages[index].class = Class::Absent;
-        if let Some(content) = messages[index].content.take() {
-            self.messages -= 1;
-            self.bytes -= cost(&content);
+        let message = &mut messages[index];
+        if message.body == NONE {
+            return;
         }
+        self.unlink(message);
+        self.bytes -= cost(&self.bodies.remove(message.body).content);
+        message.body = NONE;
+        message.class = Class::Absent;
     }
 
     /// Evicts until the budget holds or nothing is left that may go.
     pub fn enforce(&mut self, messages: &mut Pool<Message>) {
-        while self.messages > self.budget.messages_max || self.bytes > self.budget.bytes_max {
+        while self.bodies.len() > self.budget.messages_max || self.bytes > self.budget.bytes_max {
             let Some(list) = self.lists.iter().find(|list| list.len > 0) else {
                 return;
             };
-            self.release(messages, list.tail);
+            self.release(messages, self.bodies[list.tail].message);
             self.evicted += 1;
         }
     }
 
-    fn unlink(&mut self, messages: &mut Pool<Message>, index: u32) {
-        if let Some(list) = list_of(messages[index].class) {
-            self.lists[list].remove(messages, index, |message| &mut message.place);
+    fn unlink(&mut self, message: &Message) {
+        if let Some(list) = list_of(message.class) {
+            self.lists[list].remove(&mut self.bodies, message.body, |body| &mut body.place);
         }
     }
 }

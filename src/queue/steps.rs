@@ -18,12 +18,11 @@ impl Queues {
         }
         let age_us = now.wall.0.saturating_sub(arrival.received.0);
         let message = self.messages.insert(Message {
-            content: None,
             batch: arrival.batch,
             received: arrival.received,
             born: Born::at(signed(now.mono.0).saturating_sub(signed(age_us))),
             size: arrival.size,
-            place: Links::LOOSE,
+            body: NONE,
             entries: List::EMPTY,
             active: 0,
             in_flight: 0,
@@ -256,7 +255,7 @@ impl Queues {
 
     /// Keeps a body if the message has none.
     pub(super) fn keep_body(&mut self, message: u32, content: Arc<Content>) {
-        if self.messages[message].class == Class::Absent {
+        if self.messages[message].body == NONE {
             self.resident.store(&mut self.messages, message, content);
         }
     }
@@ -288,7 +287,7 @@ impl Queues {
         if class == Class::Absent {
             self.resident.release(&mut self.messages, message);
         } else {
-            self.resident.place(&mut self.messages, message, class);
+            self.resident.place(&mut self.messages[message], class);
         }
         self.resident.enforce(&mut self.messages);
     }
