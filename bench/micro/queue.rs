@@ -1,4 +1,4 @@
-//! The queues of a shard with a thousand and with a million messages in a thousand queues: what
+//! The queues of a shard with ten thousand and with ten million messages in a thousand queues: what
 //! one message costs must not grow with what waits beside it.
 
 use core::hint::black_box;
@@ -26,7 +26,7 @@ use pelton::types::id::ShardId;
 use pelton::types::message::Arrival;
 use pelton::types::message::Progress;
 
-const SIZES: [u64; 2] = [1_000, 1_000_000];
+const SIZES: [u64; 2] = [10_000, 10_000_000];
 const DOMAINS: u64 = 1_000;
 
 fn at(secs: u64) -> Now {

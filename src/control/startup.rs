@@ -1,21 +1,27 @@
 //! What happens before the first shard runs: limits of the process, the spool's lock, its file,
 //! and reading back what the last run left. Each failure is one sentence.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::hose;
 use crate::log::{Fault, SegmentFile, SegmentKind, folder_name, parse_folder_name};
-use crate::spool::{self, Recovery, SpoolFile};
+use crate::spool::{self, Recovery, Scan, SpoolFile};
 use crate::types::id::ShardId;
 
 /// Memory that io_uring may have to lock for one shard, with room to spare.
 const LOCKED_BYTES_PER_SHARD: u64 = 4 << 20;
+
+/// How often a start looks how far the reading of the spool has come.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 const FILES_MIN: u64 = 1_024;
 
@@ -295,21 +301,39 @@ pub fn recover(
         .flat_map(|(_, files)| files)
         .filter(is_live)
         .count();
-    let mut reader = Reader { base, open: None };
-    let mut begun = 0;
-    let mut read = |file, offset, bytes| {
-        if reader.open.as_ref().is_none_or(|(open, _)| *open != file) {
-            begun += 1;
-            progress(begun.min(all), all);
-        }
-        reader.read(file, offset, bytes)
-    };
+    let begun = AtomicUsize::new(0);
     let mut recovery = Recovery::new(spool.spool_id, spool.shards);
-    for (shard, files) in folders {
-        recovery.folder(shard, files, &mut read).map_err(|error| {
+    let mut scans = Vec::new();
+    std::thread::scope(|scope| {
+        let (tell, hear) = mpsc::channel();
+        for (shard, files) in folders {
+            let (tell, begun) = (tell.clone(), &begun);
+            scope.spawn(move || {
+                let mut reader = Reader::new(base, begun);
+                let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
+                // Nobody to tell it to: the one who listens has ended, and this thread with it.
+                let _ = tell.send((shard, Scan::folder(spool.spool_id, shard, files, &mut read)));
+            });
+        }
+        drop(tell);
+        loop {
+            match hear.recv_timeout(PROGRESS_EVERY) {
+                Ok(scan) => scans.push(scan),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            progress(begun.load(Ordering::Relaxed).min(all), all);
+        }
+    });
+    // In the order of the folders, whichever was done first.
+    scans.sort_by_key(|(shard, _)| *shard);
+    for (_, scan) in scans {
+        recovery.take(scan.map_err(|error| {
             format!("E104 {error}. The spool is left as it is: start a newer Pelton")
-        })?;
+        })?);
     }
+    let mut reader = Reader::new(base, &begun);
+    let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
     Ok(recovery.finish(&mut read))
 }
 
@@ -317,12 +341,23 @@ pub fn recover(
 struct Reader<'a> {
     base: &'a Path,
     open: Option<(SegmentFile, File)>,
+    /// Counts the files.
+    begun: &'a AtomicUsize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(base: &'a Path, begun: &'a AtomicUsize) -> Reader<'a> {
+        Reader {
+            base,
+            open: None,
+            begun,
+        }
+    }
+
     fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
             let path = file_path(self.base, file);
+            self.begun.fetch_add(1, Ordering::Relaxed);
             self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
         }
         let Some((_, opened)) = &self.open else {

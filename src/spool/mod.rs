@@ -28,6 +28,7 @@ pub use recovery::Home;
 pub use recovery::Problem;
 pub use recovery::Recovery;
 pub use recovery::RecoveryError;
+pub use recovery::Scan;
 pub use recovery::Unreported;
 pub use recovery::UnreportedEvent;
 pub use settings::SpoolFile;

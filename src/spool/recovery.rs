@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::base::map;
 use crate::base::map::Map;
 use crate::base::map::Set;
 use crate::base::time::Wall;
@@ -44,7 +45,7 @@ use crate::types::message::Progress;
 use crate::types::message::Recipient;
 use crate::types::outcome::Outcome;
 
-use super::index::Entry;
+use super::index;
 use super::index::Index;
 use super::index::Segment;
 use super::index::SegmentId;
@@ -282,7 +283,26 @@ impl Folder {
     }
 }
 
-/// Rebuilds the homes of all shards. Per folder [`Recovery::folder`], then [`Recovery::finish`].
+/// What the files of one shard's folder hold, each by itself. Folders can be scanned beside each
+/// other; a [`Recovery`] puts the scans together.
+pub struct Scan {
+    spool_id: u64,
+    shard: ShardId,
+    folder: Folder,
+    segments: Vec<SegmentFact>,
+    /// All copies.
+    messages: Vec<(BatchId, Found)>,
+    outcomes: Vec<OutcomeFact>,
+    receptions: Vec<(EventSeq, usize, BatchId)>,
+    events: Vec<(EventSeq, usize, Outcome)>,
+    /// The newest event mark.
+    mark: Option<EventSeq>,
+    starts: BTreeMap<u32, u16>,
+    damage: Vec<Damaged>,
+    names: Set<Arc<str>>,
+}
+
+/// Rebuilds the homes of all shards: [`Recovery::take`] per folder, then [`Recovery::finish`].
 pub struct Recovery {
     spool_id: u64,
     shards: u16,
@@ -302,39 +322,33 @@ pub struct Recovery {
     names: Set<Arc<str>>,
 }
 
-impl Recovery {
-    /// `shards` is the number of shards from now on.
-    pub fn new(spool_id: u64, shards: u16) -> Recovery {
-        assert!(shards > 0, "somebody must take the mail");
-        Recovery {
-            spool_id,
-            shards,
-            folders: BTreeMap::new(),
-            segments: Vec::new(),
-            messages: Map::default(),
-            copies: Vec::new(),
-            outcomes: Vec::new(),
-            receptions: Vec::new(),
-            events: Vec::new(),
-            marks: BTreeMap::new(),
-            starts: BTreeMap::new(),
-            damage: Vec::new(),
-            names: Set::default(),
-        }
-    }
-
+impl Scan {
     /// All files of one shard's folder with their sizes; those of kind `New` can be removed before.
     pub fn folder(
-        &mut self,
+        spool_id: u64,
         shard: ShardId,
         mut files: Vec<(SegmentFile, u64)>,
         read: ReadFn<'_>,
-    ) -> Result<(), RecoveryError> {
+    ) -> Result<Scan, RecoveryError> {
         // Newest first: it says how much of the older ones counts.
         files.sort_by_key(|(file, _)| core::cmp::Reverse(file.number));
-        let mut folder = Folder::default();
+        let mut scan = Scan {
+            spool_id,
+            shard,
+            folder: Folder::default(),
+            segments: Vec::new(),
+            messages: Vec::new(),
+            outcomes: Vec::new(),
+            receptions: Vec::new(),
+            events: Vec::new(),
+            mark: None,
+            starts: BTreeMap::new(),
+            damage: Vec::new(),
+            names: Set::default(),
+        };
         let mut evidence = Evidence::default();
         for (file, file_bytes) in files {
+            let folder = &mut scan.folder;
             folder.number_max = folder.number_max.max(file.number);
             folder.numbers.insert(file.number);
             match file.kind {
@@ -343,48 +357,14 @@ impl Recovery {
                 SegmentKind::New | SegmentKind::Damaged => {}
             }
             if file.kind == SegmentKind::Live {
-                self.read_segment(&mut folder, &mut evidence, file, file_bytes, read)?;
+                scan.read_segment(&mut evidence, file, file_bytes, read)?;
             }
         }
-        self.folders.insert(shard, folder);
-        Ok(())
-    }
-
-    /// One home per shard. Messages of events that may not have been told are read again.
-    pub fn finish(mut self, read: ReadFn<'_>) -> Vec<Home> {
-        let order = self.sort_segments();
-        self.apply_outcomes();
-        self.report_missing();
-        let mut homes: Vec<Home> = (0..self.shards)
-            .map(|shard| Home::empty(ShardId(shard as u8)))
-            .collect();
-        self.give_unreported(&mut homes, read);
-        self.give_segments(&mut homes, order);
-        for (shard, folder) in core::mem::take(&mut self.folders) {
-            let home = &mut homes[self.home_of(shard)];
-            home.torn_tails += folder.torn_tails;
-            home.free.extend(folder.free);
-            home.parts.blank.extend(folder.blank);
-            home.parts.found.unsynced.extend(folder.unsynced);
-            if home.shard == shard {
-                home.parts.next_segment = folder.number_max + 1;
-                home.parts.found.good = folder.good;
-                home.parts.found.synced = folder.synced;
-            }
-        }
-        for damaged in core::mem::take(&mut self.damage) {
-            homes[self.home_of(damaged.file.shard)].damage.push(damaged);
-        }
-        homes
-    }
-
-    fn home_of(&self, folder: ShardId) -> usize {
-        home_of(folder, self.shards)
+        Ok(scan)
     }
 
     fn read_segment(
         &mut self,
-        folder: &mut Folder,
         evidence: &mut Evidence,
         file: SegmentFile,
         file_bytes: u64,
@@ -398,17 +378,18 @@ impl Recovery {
         let problem = match recover::read_segment(place, file_bytes, *evidence, &mut part) {
             // What was kept for outcomes on a full disk is what the next start begins with.
             Ok(recovered) if recovered.is_blank() => {
-                folder.blank.push((file, file_bytes));
+                self.folder.blank.push((file, file_bytes));
                 return Ok(());
             }
             Ok(recovered) => {
                 if recovered.good_offset as usize > format::HEADER_BYTES {
-                    folder.counts(file.number, recovered.good_offset, recovered.sure_offset);
+                    self.folder
+                        .counts(file.number, recovered.good_offset, recovered.sure_offset);
                 }
-                folder.torn_tails += u32::from(recovered.tail != Tail::Clean);
+                self.folder.torn_tails += u32::from(recovered.tail != Tail::Clean);
                 *evidence = recovered.evidence;
                 if recovered.complete {
-                    folder.unsynced.push(file);
+                    self.folder.unsynced.push(file);
                 }
                 self.take_segment(file, file_bytes, &recovered);
                 return Ok(());
@@ -420,7 +401,7 @@ impl Recovery {
             Err(RecoverError::Unreadable(_)) => Problem::Unreadable,
         };
         // It stays where it is, and nothing that is written from now on may rule it out.
-        folder.counts(file.number, Position::UNKNOWN_OFFSET, 0);
+        self.folder.counts(file.number, Position::UNKNOWN_OFFSET, 0);
         self.damage.push(Damaged {
             file,
             offset: 0,
@@ -452,8 +433,7 @@ impl Recovery {
             .filter(|it| it.kind == record::KIND_EVENT_MARK)
         {
             if let Some(upto) = record::decode_event_mark(recovered.payload(frame)) {
-                let mark = self.marks.entry(file.shard).or_default();
-                *mark = upto.max(*mark);
+                self.mark = self.mark.max(Some(upto));
             }
         }
         let mut lost = Vec::new();
@@ -518,16 +498,7 @@ impl Recovery {
             size: head.body_bytes,
             recipients: recipients.into_boxed_slice(),
         };
-        match self.messages.get_mut(&head.batch) {
-            None => {
-                self.messages.insert(head.batch, found);
-            }
-            Some(best) if best.key < found.key => {
-                self.copies.push((head.batch, best.known, best.segment));
-                *best = found;
-            }
-            Some(_) => self.copies.push((head.batch, found.known, segment)),
-        }
+        self.messages.push((head.batch, found));
         true
     }
 
@@ -537,12 +508,7 @@ impl Recovery {
         };
         self.event_of(segment, head.event);
         self.outcomes.push(OutcomeFact { segment, head });
-        let shard = self.segments[segment].segment.file.shard;
-        let told = self
-            .marks
-            .get(&shard)
-            .is_some_and(|mark| head.event <= *mark);
-        if told {
+        if self.mark.is_some_and(|mark| head.event <= mark) {
             return true;
         }
         match record::decode_outcome(payload) {
@@ -606,6 +572,109 @@ impl Recovery {
             }
         }
         segment.damaged = !lost.is_empty() || !recovered.damage.is_empty();
+    }
+}
+
+impl Recovery {
+    /// `shards` is the number of shards from now on.
+    pub fn new(spool_id: u64, shards: u16) -> Recovery {
+        assert!(shards > 0, "somebody must take the mail");
+        Recovery {
+            spool_id,
+            shards,
+            folders: BTreeMap::new(),
+            segments: Vec::new(),
+            messages: Map::default(),
+            copies: Vec::new(),
+            outcomes: Vec::new(),
+            receptions: Vec::new(),
+            events: Vec::new(),
+            marks: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            damage: Vec::new(),
+            names: Set::default(),
+        }
+    }
+
+    /// Scans a folder and takes what was found.
+    pub fn folder(
+        &mut self,
+        shard: ShardId,
+        files: Vec<(SegmentFile, u64)>,
+        read: ReadFn<'_>,
+    ) -> Result<(), RecoveryError> {
+        self.take(Scan::folder(self.spool_id, shard, files, read)?);
+        Ok(())
+    }
+
+    /// Adds what a folder holds to what others do.
+    pub fn take(&mut self, scan: Scan) {
+        let first = self.segments.len();
+        self.segments.extend(scan.segments);
+        self.messages.reserve(scan.messages.len());
+        for (batch, mut found) in scan.messages {
+            found.segment += first;
+            let best = match self.messages.entry(batch) {
+                map::Entry::Vacant(place) => {
+                    place.insert(found);
+                    continue;
+                }
+                map::Entry::Occupied(place) => place.into_mut(),
+            };
+            if best.key < found.key {
+                core::mem::swap(best, &mut found);
+            }
+            self.copies.push((batch, found.known, found.segment));
+        }
+        let outcomes = scan.outcomes.into_iter();
+        self.outcomes.extend(outcomes.map(|it| OutcomeFact {
+            segment: it.segment + first,
+            ..it
+        }));
+        let receptions = scan.receptions.into_iter();
+        self.receptions
+            .extend(receptions.map(|(event, segment, batch)| (event, segment + first, batch)));
+        let events = scan.events.into_iter();
+        self.events
+            .extend(events.map(|(event, segment, outcome)| (event, segment + first, outcome)));
+        if let Some(mark) = scan.mark {
+            self.marks.insert(scan.shard, mark);
+        }
+        self.starts.extend(scan.starts);
+        self.damage.extend(scan.damage);
+        self.folders.insert(scan.shard, scan.folder);
+    }
+
+    /// One home per shard. Messages of events that may not have been told are read again.
+    pub fn finish(mut self, read: ReadFn<'_>) -> Vec<Home> {
+        let order = self.sort_segments();
+        self.apply_outcomes();
+        self.report_missing();
+        let mut homes: Vec<Home> = (0..self.shards)
+            .map(|shard| Home::empty(ShardId(shard as u8)))
+            .collect();
+        self.give_unreported(&mut homes, read);
+        self.give_segments(&mut homes, order);
+        for (shard, folder) in core::mem::take(&mut self.folders) {
+            let home = &mut homes[self.home_of(shard)];
+            home.torn_tails += folder.torn_tails;
+            home.free.extend(folder.free);
+            home.parts.blank.extend(folder.blank);
+            home.parts.found.unsynced.extend(folder.unsynced);
+            if home.shard == shard {
+                home.parts.next_segment = folder.number_max + 1;
+                home.parts.found.good = folder.good;
+                home.parts.found.synced = folder.synced;
+            }
+        }
+        for damaged in core::mem::take(&mut self.damage) {
+            homes[self.home_of(damaged.file.shard)].damage.push(damaged);
+        }
+        homes
+    }
+
+    fn home_of(&self, folder: ShardId) -> usize {
+        home_of(folder, self.shards)
     }
 
     /// Where each segment comes by age.
@@ -889,7 +958,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             in_doubt: false,
         });
     }
-    let entry = Entry::new(segment, key.1, message_bytes, body_bytes);
+    let entry = index::Entry::new(segment, key.1, message_bytes, body_bytes);
     home.parts.segments.add_live(segment, entry.bytes());
     home.parts.entries.insert(batch, entry, states.into_iter());
 }
