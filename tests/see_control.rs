@@ -300,6 +300,21 @@ fn lists_are_merged_sorted_limited_and_paged_over_all_shards() {
 }
 
 #[test]
+fn a_domain_is_the_same_with_the_dot_at_its_end() {
+    let reply = World::new().serve(|socket| {
+        let request = Request::Why {
+            domain: "B.example.".into(),
+            binding: None,
+        };
+        ask(&socket, &request)
+    });
+    let Reply::Why(why) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(why.domain, "b.example");
+}
+
+#[test]
 fn a_silent_shard_and_a_stopped_spool_are_failures() {
     let world = World::new();
     world.feel(Mood {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::units::counted;
+
 use super::checked::Config;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Severity;
@@ -277,9 +279,9 @@ impl<'a> Checker<'a> {
             let room = resolve::message_room(segment, recipients);
             if size > room || size < 1_024 {
                 let message = format!(
-                    "a message of max_message_size ({}) with {recipients} recipients does not fit \
-                     a segment of {}",
+                    "a message of max_message_size ({}) with {} does not fit a segment of {}",
                     size_text(size),
+                    counted(recipients as u64, "recipient"),
                     size_text(segment),
                 );
                 let expected = match room {
@@ -315,10 +317,10 @@ impl<'a> Checker<'a> {
             && let Some(setting) = sizes.iter().find_map(|it| self.global(it))
         {
             let message = format!(
-                "event_log_max_total_size ({}) is less than one file of {} for each of {shards} \
-                 shards",
+                "event_log_max_total_size ({}) is less than one file of {} for each of {}",
                 size_text(global.event_log_max_total_size),
                 size_text(global.event_log_max_size),
+                counted(shards, "shard"),
             );
             let expected = format!("at least {}", size_text(least));
             self.error("E040", setting.value_span, message, expected);
@@ -327,7 +329,11 @@ impl<'a> Checker<'a> {
             && count as usize > self.config.environment().cores
         {
             let cores = self.config.environment().cores;
-            let message = format!("{count} shards share {cores} cores");
+            let (shards, cores) = (
+                counted(count.into(), "shard"),
+                counted(cores as u64, "core"),
+            );
+            let message = format!("{shards} share {cores}");
             let expected = "one shard per core: more only cost context switches";
             self.warning("W004", setting.value_span, message, expected);
         }
@@ -436,7 +442,8 @@ impl<'a> Checker<'a> {
             if let Value::Int(count) = setting.value
                 && count < RECIPIENTS_MIN
             {
-                let message = format!("{count} recipients are fewer than clients may rely on");
+                let count = counted(count.unsigned_abs(), "recipient");
+                let message = format!("at most {count}: fewer than clients may rely on");
                 let expected = format!("at least {RECIPIENTS_MIN} (RFC 5321 4.5.3.1.8)");
                 self.warning("W009", setting.value_span, message, expected);
             }

@@ -1,5 +1,8 @@
 //! The findings of one load, bounded: a hostile file makes neither a long list nor a slow one.
 
+use crate::base::units::are;
+use crate::base::units::counted;
+
 use super::diagnostic::Diagnostic;
 use super::diagnostic::ERRORS_MAX;
 use super::diagnostic::Severity;
@@ -71,12 +74,14 @@ impl Findings {
         all.append(&mut self.advice);
         Diagnostic::sort(&mut all, |name| sources.order(name));
         let dropped = [
-            (self.errors_dropped, Severity::Error, "E000", "errors"),
-            (self.advice_dropped, Severity::Warning, "W000", "warnings"),
+            (self.errors_dropped, Severity::Error, "E000", "error"),
+            (self.advice_dropped, Severity::Warning, "W000", "warning"),
         ];
         for (count, severity, code, what) in dropped {
             if count > 0 {
-                let message = format!("{count} more {what} are not shown");
+                let count = count as u64;
+                let more = counted(count, &format!("more {what}"));
+                let message = format!("{more} {} not shown", are(count));
                 all.push(Diagnostic::whole(severity, code, message));
             }
         }
