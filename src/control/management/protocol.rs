@@ -215,7 +215,7 @@ pub struct ReloadData {
     pub digest: String,
     /// Nothing if the file says what it said before.
     pub changed: bool,
-    /// Options that need a restart, and warnings of the check.
+    /// Options that need a restart, warnings of the check, mail that has lost its binding.
     pub notes: Vec<String>,
 }
 
