@@ -18,7 +18,7 @@ use crate::base::units;
 use crate::deliver::classify;
 use crate::engine::Turn;
 use crate::engine::gather::{Gather, Start};
-use crate::engine::io::{Action, Level, Settled};
+use crate::engine::io::{Action, Level, Settled, Unread};
 use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
@@ -84,7 +84,7 @@ pub struct Home {
     gather: Gather,
     /// For the engine, once it has the turn again.
     pub told: Vec<Told>,
-    pub bodies: Vec<(ShardId, BatchId, Option<Arc<Content>>)>,
+    pub bodies: Vec<(ShardId, BatchId, Result<Arc<Content>, Unread>)>,
     stopped: Option<Refused>,
 }
 
@@ -269,7 +269,7 @@ impl Home {
                 return;
             };
             let Some(at) = self.spool.locate(batch) else {
-                self.give_body(turn, batch, None);
+                self.give_body(turn, batch, Err(Unread::Never));
                 continue;
             };
             self.next_read += 1;
@@ -285,27 +285,38 @@ impl Home {
         let Some(Reading { batch, at }) = self.reads.swap_remove(&read) else {
             return;
         };
-        let decoded = match result {
-            Ok(bytes) => self.spool.decode_read(batch, at, &Bytes::from(bytes)),
-            Err(_) => Err(ReadError::Damaged),
+        let Ok(bytes) = result else {
+            // No proof of damage: the disk may answer again, or the process have descriptors.
+            let text = format!(
+                "E205 a message in {} cannot be read now; its recipients are tried again later",
+                at.file
+            );
+            turn.notice(Level::Error, text);
+            self.give_body(turn, batch, Err(Unread::NotNow));
+            return self.start_reads(turn);
         };
-        match decoded {
-            Ok((content, _)) => self.give_body(turn, batch, Some(Arc::new(content))),
+        match self.spool.decode_read(batch, at, &Bytes::from(bytes)) {
+            Ok((content, _)) => self.give_body(turn, batch, Ok(Arc::new(content))),
             Err(ReadError::Moved) => self.reads_waiting.push_back(batch),
-            Err(ReadError::Gone) => self.give_body(turn, batch, None),
+            Err(ReadError::Gone) => self.give_body(turn, batch, Err(Unread::Never)),
             Err(ReadError::Damaged) => {
                 let text = format!(
                     "E202 message {batch} in {} at {} is damaged on disk; its recipients bounce",
                     at.file, at.offset
                 );
                 turn.notice(Level::Error, text);
-                self.give_body(turn, batch, None);
+                self.give_body(turn, batch, Err(Unread::Never));
             }
         }
         self.start_reads(turn);
     }
 
-    fn give_body(&mut self, turn: &mut Turn<'_>, batch: BatchId, content: Option<Arc<Content>>) {
+    fn give_body(
+        &mut self,
+        turn: &mut Turn<'_>,
+        batch: BatchId,
+        content: Result<Arc<Content>, Unread>,
+    ) {
         for reader in self.readers.swap_remove(&batch).unwrap_or_default() {
             match reader {
                 Reader::Owner(owner) => self.bodies.push((owner, batch, content.clone())),
@@ -313,7 +324,7 @@ impl Home {
                     self.settle_now(
                         turn,
                         Settled {
-                            content: content.clone(),
+                            content: content.clone().ok(),
                             ..settled
                         },
                     );

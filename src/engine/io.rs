@@ -167,16 +167,25 @@ pub enum MeshMessage {
     Settled(Vec<Settled>),
     /// To the home: a body that has left memory is needed again.
     Fetch { batch: BatchId },
-    /// To the owner: the body, or nothing if the record cannot be read.
+    /// To the owner: the body, or why there is none.
     Body {
         batch: BatchId,
-        content: Option<Arc<Content>>,
+        content: Result<Arc<Content>, Unread>,
     },
     /// A connection to a receiving host has ended, and the receiver has queues that wait for one.
     SlotFree {
         /// Of its host and the stanza that limits it, if there is one.
         host: Option<u64>,
     },
+}
+
+/// Why a body has not come back from the spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unread {
+    /// The disk does not give it at present. What is on it may be whole.
+    NotNow,
+    /// It is damaged, or gone.
+    Never,
 }
 
 /// An outcome on its way home, with what its event tells.

@@ -167,6 +167,20 @@ impl Owner {
         }
     }
 
+    /// The disk does not give a message now. Its recipients have had an attempt that failed, and
+    /// come to their next one, or to their end, as after any other.
+    pub(super) fn not_read_now(&mut self, turn: &mut Turn<'_>, queue: QueueId, job: OpenJob) {
+        let text = "the message cannot be read from the spool now";
+        for (entry, address) in job.recipients {
+            let answer = Answered {
+                stage: Stage::Internal,
+                reply: Reply::internal(451, Enhanced(4, 3, 0), text),
+                possible_duplicate: false,
+            };
+            self.answered(turn, queue, entry, (address, None), None, answer);
+        }
+    }
+
     /// The record of a message cannot be read: its recipients cannot be served, and saying so is
     /// better than trying for ever.
     pub(super) fn unreadable(&mut self, turn: &mut Turn<'_>, job: OpenJob) {

@@ -28,7 +28,7 @@ use crate::deliver::hosts::{HOSTS_MAX, Hosts};
 use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
-use crate::engine::io::{Action, ConnId, Settled, Side};
+use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::slots::{Lines, Places};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
@@ -293,23 +293,29 @@ impl Owner {
         }
     }
 
-    /// A body is back, or its record cannot be read.
-    pub fn body(&mut self, turn: &mut Turn<'_>, batch: BatchId, content: Option<Arc<Content>>) {
+    /// A body is back, or cannot be read.
+    pub fn body(
+        &mut self,
+        turn: &mut Turn<'_>,
+        batch: BatchId,
+        content: Result<Arc<Content>, Unread>,
+    ) {
         for (queue, mut job) in self.fetching.swap_remove(&batch).unwrap_or_default() {
             let Some(link) = self.links.get_mut(&queue) else {
                 continue;
             };
             link.fetching -= 1;
             match &content {
-                Some(content) => {
+                Ok(content) => {
                     job.content = Some(content.clone());
                     link.ready.push_back(job);
                 }
-                None => self.unreadable(turn, job),
+                Err(Unread::NotNow) => self.not_read_now(turn, queue, job),
+                Err(Unread::Never) => self.unreadable(turn, job),
             }
             self.mark(queue);
         }
-        if let Some(content) = content {
+        if let Ok(content) = content {
             self.queues.attach(content);
         }
     }
