@@ -39,7 +39,7 @@ class Mounted:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        self.place = self.folder / "mounted"
+        self.place = (self.folder / "mounted").absolute()
         self.place.mkdir(parents=True)
 
     def __enter__(self):
@@ -52,6 +52,13 @@ class Mounted:
     def spool(self):
         return self.place / "spool"
 
+    def is_mounted(self):
+        """A look at the folder itself fails on a file system that was shut down."""
+        return any(
+            line.split()[1] == str(self.place)
+            for line in pathlib.Path("/proc/mounts").read_text().splitlines()
+        )
+
     def unmount(self):
         """The kernel closes the files of a killed process a moment after its end."""
         def tried():
@@ -59,9 +66,9 @@ class Mounted:
                 run("umount", self.place)
                 return True
             except Unavailable:
-                return not os.path.ismount(self.place)
+                return not self.is_mounted()
 
-        processes.wait_until("the unmounting", tried, 20, 0.02)
+        processes.wait_until("the unmounting", tried, 60, 0.02)
 
     def close(self):
         try:
@@ -105,18 +112,12 @@ class Image(Mounted):
         try:
             run(f"mkfs.{kind}", "-q" if kind == "xfs" else "-qF", self.file)
             self.mount()
-        except Unavailable:
+        except (processes.BenchError, Unavailable) as error:
             self.close()
-            raise
+            raise Unavailable(str(error)) from error
 
     def mount(self):
         run("mount", "-o", self.options, "-t", self.kind, self.file, self.place)
-
-    def unmount(self):
-        """Also waits for the loop device: the next file may be taken for this one until then."""
-        super().unmount()
-        released = lambda: not run("losetup", "-j", self.file).strip()  # noqa: E731
-        processes.wait_until("the release of a loop device", released, 20, 0.02)
 
     def device(self):
         """The loop device, as the kernel names it: loop3."""
@@ -196,7 +197,7 @@ class FailingDevice(Mounted):
 
     def close(self):
         self.heal()
-        if os.path.ismount(self.place):
+        if self.is_mounted():
             subprocess.run(["umount", self.place], check=False, capture_output=True)
             subprocess.run(["umount", "-l", self.place], check=False, capture_output=True)
         if self.loop:

@@ -14,6 +14,7 @@ AGAIN_S = 75
 LASTING_S = 3
 # Receivers that take their time, so that mail waits while the device fails.
 SLOW_HOSTS = "domain * at=dot delay=300ms\n"
+WAYS = ("once", "three times", "lasting", "dead")
 SLOW_SETTINGS = {"Max_Outbound_Connections": 2}
 
 
@@ -62,7 +63,7 @@ def eio(bench, row, runs):
                     spool=device.spool,
                     sink=["--behaviour", str(behaviour)],
                 ) as one:
-                    eio_run(row, one, device, ("once", "three times", "lasting", "dead")[number % 4])
+                    eio_run(row, one, device, WAYS[number % len(WAYS)])
             row.runs += 1
             bench.progress(row, runs)
     finally:

@@ -21,8 +21,9 @@ LASTING = (1, 2, 3, 5, 8)
 # Bodies are not kept in memory, so that each is read back.
 SETTINGS = {"Shards": 1, "Spool_Segment_Size": "1M", "Max_Resident_Messages": 0}
 HELD, TAKEN, LATER, SIZE = 40, 110, 10, 60_000
-# How long a life with faults may deliver.
+# How long a life with faults may deliver, and what comes later in the background.
 LIFE_S = 4
+BACKGROUND_S = {"rename": 2.5, "remove": 2.5}
 
 
 def each(bench, row, most):
@@ -63,10 +64,8 @@ def single(bench, row, kind, which):
         one.engine.configure(held=False)
         one.start(f"fail={kind}:{which}:{ERRORS[kind]}")
         one.load(messages=TAKEN, size=SIZE)
-        until = time.monotonic() + LIFE_S
         one.happens(lambda: one.loads[0].is_done() and one.empty(), LIFE_S)
-        # What is done in the background comes at the end.
-        time.sleep(max(0, min(0.3, until - time.monotonic())))
+        time.sleep(BACKGROUND_S.get(kind, 0.3))
         row.check(one.alive(), f"{which}: the engine has ended")
         one.break_loads()
         struck = one.struck()
