@@ -325,6 +325,19 @@ impl<'a> Checker<'a> {
             let expected = format!("at least {}", size_text(least));
             self.error("E040", setting.value_span, message, expected);
         }
+        // What is looked for elsewhere than it was made would seem lost.
+        for option in ["spoolbase", "event_log", "journal", "management_socket"] {
+            if let Some(setting) = self.global(option)
+                && let Value::Text(path) = &setting.value
+                && !path.starts_with('/')
+            {
+                let message = format!(
+                    "\"{path}\" is relative: where it is depends on the folder that a command is \
+                     started in"
+                );
+                self.warning("W013", setting.value_span, message, "a path from / on");
+            }
+        }
         if let (Shards::Count(count), Some(setting)) = (global.shards, self.global("shards"))
             && count as usize > self.config.environment().cores
         {

@@ -287,11 +287,6 @@ fn text_value(kind: &Kind, word: &Word) -> Result<Value, ValueError> {
         _ => Ok(()),
     };
     result.map_err(|why| refuse(kind, word, "E020", &why))?;
-    if matches!(kind, Kind::Path) && !text.starts_with('/') {
-        // What is looked for elsewhere than it was made would seem lost.
-        let why = "is relative, and so would depend on the folder that a command is started in";
-        return Err(refuse(kind, word, "E021", why));
-    }
     Ok(Value::Text(match kind {
         Kind::Gateway => domains::normal(text),
         _ => text.to_string(),

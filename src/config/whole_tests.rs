@@ -201,6 +201,7 @@ fn relations_are_checked_with_fallback_applied() {
             "{outer}\nESMTP_Listener {{ Listen \"127.0.0.1:25\" {{ {inner} }} }}"
         ))
     };
+    assert_eq!(codes("Spoolbase = \"spool\""), ["W013@1:13", "W005"]);
     assert_eq!(listener("", ""), ["W012@2:18"]);
     assert_eq!(listener("Relay_Hosts = ( )", ""), ["W012@2:18"]);
     assert_eq!(listener("", "Relay_Domains = ( \"a.example\" )"), [""; 0]);
