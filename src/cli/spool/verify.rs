@@ -43,8 +43,6 @@ const PLACES_TOLD_MAX: usize = 200;
 /// Older segments whose trailer a recycled file may still hold, as far as is worth trying.
 const TRAILERS_TRIED_MAX: u64 = 100_000;
 
-const CLEAN_FILE: &str = "clean";
-
 const EXAMPLES: &str = "\
 Examples:
   pelton spool verify                          the spool of /etc/pelton/pelton.conf
@@ -368,7 +366,8 @@ fn pieces_of(file: SegmentFile, recovered: &Recovered) -> Vec<Piece> {
         let complete = cut.is_some_and(|cut| cut.unused);
         let mut piece = Piece::new(file, (it.offset, it.bytes), what);
         // Where a header stands no mail lies.
-        piece.complete = complete || (it.offset as usize) < format::HEADER_BYTES;
+        let header = it.offset.saturating_add(it.bytes) as usize <= format::HEADER_BYTES;
+        piece.complete = complete || (cut.is_none() && header);
         piece
     };
     recovered.damage.iter().map(piece).collect()
@@ -422,32 +421,38 @@ fn add_what_recovery_knows(view: &View, found: &mut Found) {
     }
 }
 
-/// Segments that the last run, which ended cleanly, noted and that are gone since.
+/// Segments that were there at the end of the last run.
 fn add_what_is_gone(view: &View, found: &mut Found) {
-    let note = std::fs::read_to_string(view.base.join(CLEAN_FILE)).unwrap_or_default();
-    let mut lines = note.lines();
-    let starts = lines.next().and_then(|it| it.trim().parse::<u32>().ok());
-    if view.holder.is_some() || starts != Some(view.file.starts) {
-        return;
-    }
-    let live: BTreeSet<String> = view
-        .files
-        .of_kind(SegmentKind::Live)
-        .map(|(file, _)| file.to_string())
-        .collect();
-    for (bytes, name) in lines.filter_map(|line| line.split_once(' ')) {
-        if !live.contains(name) {
-            found.pieces.push(Piece {
-                file: name.to_owned(),
-                segment: None,
-                offset: 0,
-                bytes: bytes.parse().unwrap_or(0),
-                what: "the file is missing; it was there at the end of the last run",
-                messages: Vec::new(),
-                complete: false,
-            });
+    let pieces = view.gone.iter().map(|(name, bytes)| Piece {
+        file: name.clone(),
+        segment: None,
+        offset: 0,
+        bytes: *bytes,
+        what: "the file is missing; it was there at the end of the last run",
+        messages: Vec::new(),
+        complete: false,
+    });
+    found.pieces.extend(pieces);
+    let strange = view.files.strange.iter();
+    let like_live = |path: &&std::path::PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("seg-") && name.ends_with(".log")
+    };
+    found.pieces.extend(strange.filter(like_live).map(|path| {
+        Piece {
+            file: path
+                .strip_prefix(&view.base)
+                .unwrap_or(path)
+                .display()
+                .to_string(),
+            segment: None,
+            offset: 0,
+            bytes: 0,
+            what: "named like a segment, and no file that could be one",
+            messages: Vec::new(),
+            complete: false,
         }
-    }
+    }));
 }
 
 /// Finds out for each message named who still waits for it. One that lies whole elsewhere costs
@@ -546,6 +551,19 @@ fn lost(found: &Found) -> BTreeSet<BatchId> {
     lost.map(|it| it.batch).collect()
 }
 
+fn lost_in_words(found: &Found) -> String {
+    let untold = |it: &Piece| it.messages.is_empty() && !it.complete;
+    let untold = found.pieces.iter().any(untold);
+    match (lost(found).len(), untold) {
+        (0, false) => "no message is lost".to_owned(),
+        (0, true) => "perhaps with messages that nobody can name".to_owned(),
+        (count, untold) => {
+            let more = if untold { ", perhaps more" } else { "" };
+            format!("{} lost{more}", counted(count as u64, "message"))
+        }
+    }
+}
+
 fn write_text(text: &mut String, view: &View, found: &Found, style: &Style) -> core::fmt::Result {
     let base = clean(&view.base.display().to_string());
     let segments = counted(found.segments, "segment");
@@ -557,10 +575,7 @@ fn write_text(text: &mut String, view: &View, found: &Found, style: &Style) -> c
         0 => writeln!(text, "{base}: {}. {read}", style.good("clean"))?,
         count => {
             let places = counted(count as u64, "damaged piece");
-            let lost = match lost(found).len() {
-                0 => "no message is known to be lost".to_owned(),
-                count => format!("{} lost", counted(count as u64, "message")),
-            };
+            let lost = lost_in_words(found);
             writeln!(text, "{base}: {}, {lost}. {read}", style.fail(&places))?;
         }
     }

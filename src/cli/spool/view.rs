@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -57,6 +58,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 
 /// Progress is told when a command takes longer than this.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+
+/// What a run that ended cleanly has left.
+const CLEAN_FILE: &str = "clean";
 
 /// No spool of ours has had more.
 const SHARDS_MAX: u16 = crate::types::id::SHARDS_MAX as u16;
@@ -209,6 +213,9 @@ pub struct View {
     pub file_fault: Option<String>,
     pub holder: Option<Holder>,
     pub files: Files,
+    /// Live segments that the last run, which ended cleanly, noted and that are gone since, with
+    /// their sizes.
+    pub gone: Vec<(String, u32)>,
     /// Every recipient that waits, in the order of reception.
     pub arrivals: Vec<Arrival>,
     pub damage: Vec<Damaged>,
@@ -307,6 +314,10 @@ impl View {
         Ok(View {
             base: base.clone(),
             file_fault,
+            gone: match holder {
+                Some(_) => Vec::new(),
+                None => gone(base, &file, &files),
+            },
             holder,
             arrivals,
             damage,
@@ -419,7 +430,11 @@ impl View {
     /// Everything that is known to be wrong, each in a sentence.
     pub fn faults(&self) -> Vec<String> {
         let damage = self.damage.iter().map(ToString::to_string);
-        self.file_fault.iter().cloned().chain(damage).collect()
+        let gone = self.gone.iter().map(|(name, bytes)| {
+            format!("{name}: missing, with {bytes} bytes; it was there at the end of the last run")
+        });
+        let file = self.file_fault.iter().cloned();
+        file.chain(damage).chain(gone).collect()
     }
 
     /// What every command warns of.
@@ -456,6 +471,22 @@ pub fn pause() {
 fn newer(error: &str) -> Failure {
     let message = format!("{error}. The spool is left as it is: use a newer Pelton");
     Failure::new(EXIT_FAILED, "E104", message)
+}
+
+fn gone(base: &Path, file: &SpoolFile, files: &Files) -> Vec<(String, u32)> {
+    let note = fs::read_to_string(base.join(CLEAN_FILE)).unwrap_or_default();
+    let mut lines = note.lines();
+    let starts = lines.next().and_then(|it| it.trim().parse::<u32>().ok());
+    if starts != Some(file.starts) {
+        return Vec::new();
+    }
+    let live = files.of_kind(SegmentKind::Live);
+    let live: BTreeSet<String> = live.map(|(file, _)| file.to_string()).collect();
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, name)| !live.contains(*name))
+        .map(|(bytes, name)| (name.to_owned(), bytes.parse().unwrap_or(0)))
+        .collect()
 }
 
 /// `spool.json`, or what the segments themselves tell if it is lost: each has the number of its
