@@ -4,7 +4,8 @@
 //! rename, remove) may run beside it. The segment after the current one is prepared ahead, so that
 //! a roll normally waits for nothing.
 //!
-//! When a commit or sync fails, everything encoded for that segment fails with it, and the segment
+//! When the segment of a commit cannot be made, those who wait for it hear so, and it is tried again
+//! for those who come next. When a commit or sync fails, everything encoded for that segment fails with it, and the segment
 //! is given up where it last was good. The next commit follows at once, empty if need be: its mark
 //! tells recovery that what the disk may hold beyond that point was refused. If the process dies
 //! before that mark is on disk, the refused batch may come back; nobody can rule that out on a
@@ -845,17 +846,7 @@ impl Writer {
             self.stats.stopped = Some(fault);
             self.retry_at = Some(now.mono + backoff(over));
         }
-        let place = self.place(target.number);
-        let ends = lost
-            .first()
-            .zip(lost.last())
-            .map(|(a, b)| (a.commit, b.commit));
-        self.failed
-            .extend(lost.into_iter().map(|batch| FailedBatch::new(place, batch)));
-        match ends {
-            Some((first, last)) => Completed::Failed(FailedCommits { first, last, fault }),
-            None => Completed::Nothing,
-        }
+        self.fail_batches(lost, fault)
     }
 
     fn background_completed(
@@ -881,6 +872,7 @@ impl Writer {
                 // Nobody knows what state it is in.
                 self.jobs
                     .extend(recycle.map(|file| (Mono(0), Job::Remove { file })));
+                return self.fail_awaiting(number, fault);
             }
             (Background::Seal { .. }, Ok(())) => {}
             (Background::Seal { number }, Err(_)) => {
@@ -903,6 +895,50 @@ impl Writer {
         Completed::Nothing
     }
 
+    /// Nobody is kept waiting for a segment that could not be made: what was encoded for it and
+    /// for the one behind it fails. What nobody waits for stays until it can be made.
+    fn fail_awaiting(&mut self, number: u64, fault: Fault) -> Completed {
+        let there = |batch: &Batch| batch.segment >= number;
+        let mut batches = self.closed.iter().chain(&self.gathering);
+        if !batches.any(|it| there(it) && it.eager > 0) {
+            return Completed::Nothing;
+        }
+        let first = self.closed.iter().position(there);
+        let mut lost: Vec<Batch> = self
+            .closed
+            .drain(first.unwrap_or(self.closed.len())..)
+            .collect();
+        if self.gathering.as_ref().is_some_and(there) {
+            lost.extend(self.gathering.take());
+            self.lazy_due = None;
+        }
+        // What is encoded anew is about what failed, and records are about older segments only:
+        // the next attempt is at one with a number of its own.
+        let failures = self.target(number).map_or(0, |it| it.failures);
+        let state = self.target(number).map(|it| it.state);
+        self.targets.retain(|it| it.number < number);
+        // Whatever is there of it is removed, not used again.
+        self.suspect.insert(number);
+        self.plan_target();
+        if let (Some(target), Some(state)) = (self.targets.back_mut(), state) {
+            (target.state, target.failures) = (state, failures);
+        }
+        self.fail_batches(lost, fault)
+    }
+
+    /// Keeps what failed for the log's user.
+    fn fail_batches(&mut self, lost: Vec<Batch>, fault: Fault) -> Completed {
+        let Some((first, last)) = lost.first().zip(lost.last()) else {
+            return Completed::Nothing;
+        };
+        let (first, last) = (first.commit, last.commit);
+        for batch in lost {
+            let place = self.place(batch.segment);
+            self.failed.push(FailedBatch::new(place, batch));
+        }
+        Completed::Failed(FailedCommits { first, last, fault })
+    }
+
     fn forget(&mut self, file: SegmentFile) -> Completed {
         if file.kind != SegmentKind::Live {
             return Completed::Nothing;
@@ -911,6 +947,10 @@ impl Writer {
             self.suspect.remove(&file.number);
         }
         Completed::Reclaimed(file)
+    }
+
+    fn target(&self, number: u64) -> Option<&Target> {
+        self.targets.iter().find(|it| it.number == number)
     }
 
     fn set_state(&mut self, number: u64, state: TargetState) {

@@ -297,6 +297,50 @@ fn a_full_disk_refuses_while_no_segment_can_be_made_and_goes_on_afterwards() {
 }
 
 /// Appends until mail is refused, and tells how many fitted.
+#[test]
+fn nobody_waits_for_a_segment_that_cannot_be_made() {
+    let (mut writer, mut disk) = (fresh(config(1)), TestDisk::new(1));
+    let prepare = writer.poll(now(0)).expect("the first segment is made");
+    let first = writer.append(&[frame(true, &[b"one"])]).expect("room");
+    writer
+        .append_lazy(now(0), &[frame(true, &[b"outcome"])])
+        .expect("room");
+    let second = writer.append(&[frame(true, &[b"two"])]).expect("room");
+    assert_eq!(writer.poll(now(0)), None, "the commit waits for it");
+    let completion = Completion {
+        op: prepare.op(),
+        result: Err(Fault::Io),
+        buffer: prepare.into_buffer(),
+    };
+    let Completed::Failed(failed) = writer.completed(now(0), completion) else {
+        panic!("both are told");
+    };
+    assert!(failed.covers(first.commit) && failed.covers(second.commit));
+    let lost: usize = writer
+        .take_failed()
+        .iter()
+        .map(|it| it.frames().count())
+        .sum();
+    assert_eq!(lost, 3, "the user gets all of it back");
+    assert_eq!(
+        writer.append(&[frame(true, &[b"three"])]),
+        Err(Refused::Stopped(Fault::Io))
+    );
+    // Outcomes wait, and the segment is made once that is possible.
+    writer
+        .append_lazy(now(0), &[frame(true, &[b"outcome"])])
+        .expect("outcomes are taken");
+    assert_eq!(writer.poll(now(500)), None);
+    settle(&mut writer, &mut disk, now(1_000));
+    writer.append(&[frame(true, &[b"three"])]).expect("room");
+    settle(&mut writer, &mut disk, now(1_000));
+    let recovered = read_back(&disk, 2, Evidence::default());
+    assert_eq!(
+        payloads(&recovered),
+        [b"outcome".to_vec(), b"three".to_vec()]
+    );
+}
+
 fn fill(writer: &mut Writer, disk: &mut TestDisk) -> u32 {
     let mut taken = 0;
     while writer.append(&[frame(true, &[&[7; 900]])]).is_ok() {
