@@ -1,6 +1,7 @@
 //! `pelton spool info`: what a spool is, at a glance.
 
 use core::fmt::Write;
+use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::Value;
@@ -163,20 +164,24 @@ fn segments_text(view: &View, style: &Style) -> String {
         ("BYTES", Align::Right),
         ("WAITING", Align::Right),
     ]);
+    let mut waiting: BTreeMap<ShardId, u64> = BTreeMap::new();
+    for at in view
+        .arrivals
+        .iter()
+        .filter_map(|it| view.locate_arrival(it))
+    {
+        *waiting.entry(at.file.shard).or_default() += 1;
+    }
     for shard in view.files.segments.keys() {
         let kinds = [SegmentKind::Live, SegmentKind::Free, SegmentKind::Damaged];
         let [live, free, damaged] = kinds.map(|kind| used(view, *shard, kind));
-        let here = |it: &&crate::types::message::Arrival| {
-            let at = view.locate(it.batch);
-            at.is_some_and(|at| at.file.shard == *shard)
-        };
         table.row([
             shard.0.to_string(),
             units::grouped(live.count),
             units::grouped(free.count),
             units::grouped(damaged.count),
             units::size(live.bytes + free.bytes + damaged.bytes),
-            units::grouped(view.arrivals.iter().filter(here).count() as u64),
+            units::grouped(waiting.get(shard).copied().unwrap_or(0)),
         ]);
     }
     table.render(style)

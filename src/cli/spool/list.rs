@@ -291,11 +291,13 @@ fn list_page(
         (0, all) => format!("none of {} matches\n", counted(all as u64, "recipient")),
         (some, all) => {
             let all = units::grouped(all as u64);
+            let es = if some == 1 { "es" } else { "" };
             let of = match (more, filter.is_empty()) {
                 (true, true) => format!(" of {all} that wait, the oldest; more: --limit"),
-                (true, false) => format!(" that match, of {all} that wait; more: --limit"),
-                (false, true) => " that wait".to_owned(),
-                (false, false) => format!(" that match, of {all} that wait"),
+                (true, false) => format!(" match{es}, of {all} that wait; more: --limit"),
+                (false, true) if some == 1 => " waits".to_owned(),
+                (false, true) => " wait".to_owned(),
+                (false, false) => format!(" match{es}, of {all} that wait"),
             };
             format!("{}{of}\n", counted(some as u64, "recipient"))
         }

@@ -362,7 +362,8 @@ impl View {
         self.spools.iter().find_map(|spool| spool.locate(batch))
     }
 
-    fn locate_arrival(&self, arrival: &Arrival) -> Option<BodyAt> {
+    /// The same, where its home is known.
+    pub fn locate_arrival(&self, arrival: &Arrival) -> Option<BodyAt> {
         let home = self.spools.get(arrival.home.index())?;
         home.locate(arrival.batch)
     }
