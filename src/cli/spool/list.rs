@@ -53,8 +53,9 @@ Examples:
   pelton spool list --json | jq -r .recipient            all, one JSON object a line
 
 The filter is that of pelton queue list: domain binding id recipient sender state code age size
-attempts, with = != > < >= <= and ~ for \"contains\". What a queue waits for (cause), only a running
-engine knows: pelton queue list.";
+attempts, with = != > < >= <= and ~ for \"contains\". The last reply (code) is known as long as its
+record has not been given free; what a queue waits for (cause), only a running engine knows: pelton
+queue list.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = LIST_EXAMPLES)]
