@@ -4,12 +4,12 @@
 //! rename, remove) may run beside it. The segment after the current one is prepared ahead, so that
 //! a roll normally waits for nothing.
 //!
-//! When the segment of a commit cannot be made, those who wait for it hear so, and it is tried again
-//! for those who come next. When a commit or sync fails, everything encoded for that segment fails with it, and the segment
-//! is given up where it last was good. The next commit follows at once, empty if need be: its mark
-//! tells recovery that what the disk may hold beyond that point was refused. If the process dies
-//! before that mark is on disk, the refused batch may come back; nobody can rule that out on a
-//! failing disk.
+//! When the segment of a commit cannot be made, those who wait for it hear so, and it is tried
+//! again for those who come next. When a commit or sync fails, everything encoded for that segment
+//! fails with it, and the segment is given up where it last was good. The next commit follows at
+//! once, empty if need be: its mark tells recovery that what the disk may hold beyond that point
+//! was refused. If the process dies before that mark is on disk, the refused batch may come back;
+//! nobody can rule that out on a failing disk.
 
 mod room;
 

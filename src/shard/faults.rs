@@ -59,9 +59,9 @@ const ERRORS: [(&str, i32); 6] = [
 ];
 
 const FORM: &str = "expected sync-delay=20ms or fail=KIND:WHICH:ERROR, separated by commas, each \
-                    with @SHARD behind it if it is for one shard; KIND is open, commit, sync, seal, \
-                    read, prepare, rename or remove; WHICH is 3, 3-5 or 3+; ERROR is EIO, ENOSPC, \
-                    EDQUOT, EROFS, EMFILE or ENOENT";
+                    with @SHARD behind it if it is for one shard; KIND is open, commit, sync, \
+                    seal, read, prepare, rename or remove; WHICH is 3, 3-5 or 3+; ERROR is EIO, \
+                    ENOSPC, EDQUOT, EROFS, EMFILE or ENOENT";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rule {
