@@ -114,6 +114,7 @@ fn file_names_are_read_as_they_are_written_and_nothing_else_is() {
         "seg-1.log",
         "seg-000000000000000G.log",
         "seg-00000000000000AB.log",
+        "seg-ffffffffffffffff.log",
     ] {
         assert_eq!(SegmentFile::parse_file_name(SHARD, name), None, "{name}");
     }
