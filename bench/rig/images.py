@@ -204,7 +204,8 @@ class FailingDevice(Mounted):
             subprocess.run(["losetup", "-d", self.loop], check=False, capture_output=True)
             time.sleep(0.1)
         if self.fuse:
-            subprocess.run(["fusermount3", "-u", self.point], check=False, capture_output=True)
+            # Lazily: the loop device may hold on to it for another moment.
+            subprocess.run(["umount", "-l", self.point], check=False, capture_output=True)
             try:
                 self.fuse.wait(10)
             except subprocess.TimeoutExpired:
