@@ -4,6 +4,8 @@
 //! The table is divided into many small ones that grow one by one, so that no call ever pays for
 //! moving all of a large one. Ids are the program's own, never chosen by a peer.
 
+use crate::base::prng::splitmix64;
+
 /// No index.
 const NONE: u32 = u32::MAX;
 
@@ -139,12 +141,9 @@ fn part_of(hash: u64) -> usize {
     (hash >> (64 - PART_BITS)) as usize
 }
 
-/// Ids count up: their bits are spread over all places (the finish of splitmix64).
-fn hash(id: u64) -> u64 {
-    let mut hash = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+/// Ids count up: their bits are spread over all places.
+fn hash(mut id: u64) -> u64 {
+    splitmix64(&mut id)
 }
 
 #[cfg(test)]

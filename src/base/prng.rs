@@ -71,7 +71,8 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     splitmix64(&mut hash)
 }
 
-fn splitmix64(state: &mut u64) -> u64 {
+/// Steps a state, and gives its bits spread over all places.
+pub fn splitmix64(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -363,7 +363,6 @@ impl Writer {
             let Some((_, background)) = self.background.take() else {
                 return Completed::Nothing;
             };
-            self.spares.give(buffer);
             return self.background_completed(now, background, result);
         }
         Completed::Nothing
@@ -698,7 +697,7 @@ impl Writer {
         let number = self.targets[index].number;
         let op = self.next_op();
         let recycle = self.free.pop_front();
-        let mut header = self.spares.take();
+        let mut header = Vec::new();
         let facts = Header {
             place: self.place(number),
             start: self.config.start,

@@ -197,18 +197,22 @@ impl Index {
     /// Nothing if there is no such recipient or it is settled already; else the entry, and whether
     /// a recipient is still open.
     pub fn set(&mut self, batch: BatchId, recipient: usize, state: State) -> Option<(Entry, bool)> {
-        let entry = *self.entries.get(batch)?;
-        if self.state(&entry, recipient) == State::Settled {
-            return None;
-        }
+        let entry = self.entries.get_mut(batch)?;
         let Some(place) = entry.recipients.place() else {
-            self.entries.get_mut(batch)?.recipients = Recipients::one(state);
-            return Some((entry, state != State::Settled));
+            if recipient > 0 || entry.recipients.only() == State::Settled {
+                return None;
+            }
+            entry.recipients = Recipients::one(state);
+            return Some((*entry, state != State::Settled));
         };
         let many = &mut self.many[place];
-        many.states[recipient] = state;
+        let known = many.states.get_mut(recipient)?;
+        if *known == State::Settled {
+            return None;
+        }
+        *known = state;
         many.open -= u16::from(state == State::Settled);
-        Some((entry, many.open > 0))
+        Some((*entry, many.open > 0))
     }
 }
 

@@ -936,10 +936,13 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
         recipients,
         ..
     } = found;
-    let states: Vec<State> = recipients.iter().map(|it| it.1).collect();
-    if states.iter().all(|state| *state == State::Settled) {
+    let states = recipients.iter().map(|it| it.1);
+    if states.clone().all(|state| state == State::Settled) {
         return;
     }
+    let entry = index::Entry::new(segment, key.1, message_bytes, body_bytes);
+    home.parts.segments.add_live(segment, entry.bytes());
+    home.parts.entries.insert(batch, entry, states);
     let shard = home.shard;
     for (index, (recipient, state)) in recipients.into_iter().enumerate() {
         let State::Open(progress) = state else {
@@ -958,7 +961,4 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             in_doubt: false,
         });
     }
-    let entry = index::Entry::new(segment, key.1, message_bytes, body_bytes);
-    home.parts.segments.add_live(segment, entry.bytes());
-    home.parts.entries.insert(batch, entry, states.into_iter());
 }

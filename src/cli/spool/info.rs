@@ -103,14 +103,7 @@ fn write_text(text: &mut String, view: &View, style: &Style) -> core::fmt::Resul
             writeln!(text, "Oldest    {age} ({id})")?;
         }
     }
-    if view.torn_tails > 0 {
-        let torn = counted(u64::from(view.torn_tails), "commit");
-        writeln!(
-            text,
-            "Torn      {torn} had not been finished and will be cut: nothing in them was \
-             acknowledged"
-        )?;
-    }
+    text.push_str(&view.torn_line());
     let faults = view.faults();
     match faults.len() {
         0 => writeln!(text, "Damage    {}", style.good("none found"))?,

@@ -586,14 +586,7 @@ fn write_text(text: &mut String, view: &View, found: &Found, style: &Style) -> c
     if left > 0 {
         writeln!(text, "  and {}: --json", counted(left as u64, "more piece"))?;
     }
-    if view.torn_tails > 0 {
-        let torn = counted(u64::from(view.torn_tails), "commit");
-        writeln!(
-            text,
-            "Torn      {torn} had not been finished and will be cut: nothing in them was \
-             acknowledged"
-        )?;
-    }
+    text.push_str(&view.torn_line());
     for (file, bytes) in view.files.of_kind(SegmentKind::Damaged) {
         let size = units::size(bytes);
         writeln!(

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::base::time::Mono;
+use crate::base::units::counted;
 use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::Failure;
 use crate::cli::spool::place::Holder;
@@ -228,6 +229,18 @@ pub struct View {
 }
 
 impl View {
+    /// Says how many commits will be cut; nothing if none will.
+    pub fn torn_line(&self) -> String {
+        match self.torn_tails {
+            0 => String::new(),
+            count => format!(
+                "Torn      {} had not been finished and will be cut: nothing in them was \
+                 acknowledged\n",
+                counted(count.into(), "commit")
+            ),
+        }
+    }
+
     pub fn open(place: &SpoolPlace, progress: &mut Progress) -> Result<View, Failure> {
         if !place.holds_spool() {
             return Err(place.absent());

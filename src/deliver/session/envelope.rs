@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::base::text::push_number;
 use crate::base::time::Now;
 use crate::deliver::session::COPIED_BODY_BYTES_MAX;
 use crate::deliver::session::EightBit;
@@ -115,7 +116,7 @@ impl Session {
             out.push(b'>');
             if capabilities.size.is_some() {
                 out.extend_from_slice(b" SIZE=");
-                decimal(out, bytes);
+                push_number(out, bytes as u64);
             }
             if eight_bit {
                 out.extend_from_slice(b" BODY=8BITMIME");
@@ -157,7 +158,7 @@ impl Session {
         let out = self.output.buffer();
         let from = out.len();
         out.extend_from_slice(b"BDAT ");
-        decimal(out, body.len());
+        push_number(out, body.len() as u64);
         out.extend_from_slice(b" LAST\r\n");
         self.transcript.commands(&out[from..]);
         self.transcript.body(body.len());
@@ -260,19 +261,4 @@ fn needs_smtputf8(job: &Job) -> bool {
 fn header_section(content: &Content) -> &[u8] {
     let end = memchr::memmem::find(&content.body, b"\r\n\r\n");
     &content.body[..end.unwrap_or(content.body.len())]
-}
-
-fn decimal(out: &mut Vec<u8>, number: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
