@@ -103,6 +103,16 @@ pub struct Cut {
     pub unused: bool,
 }
 
+impl Cut {
+    fn damage(&self) -> Damage {
+        Damage {
+            offset: self.offset,
+            bytes: self.bytes,
+            certainty: Certainty::Damaged,
+        }
+    }
+}
+
 /// How the log ends in this segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
@@ -184,7 +194,7 @@ pub fn read_segment(
     }
     if size >= HEADER_BYTES + TRAILER_BYTES {
         let head = read(0, HEADER_BYTES).map_err(RecoverError::Unreadable)?;
-        let header = read_header(place, &head)?.is_some();
+        let header = matches!(read_header(place, &head)?, Head::Ours(_));
         let last = file_bytes - TRAILER_BYTES as u64;
         let tail = read(last, TRAILER_BYTES).map_err(RecoverError::Unreadable)?;
         if let Some(trailer) = format::decode_trailer(place, file_bytes, &tail) {
@@ -204,13 +214,38 @@ pub fn read_segment(
     recover(place, bytes, evidence)
 }
 
-/// What the header of this segment says; nothing if it is damaged.
-fn read_header(place: Place, bytes: &[u8]) -> Result<Option<Header>, RecoverError> {
+/// What stands where a header should.
+enum Head {
+    Ours(Header),
+    Damaged,
+    /// Of another segment or spool: all of the file is, unless something in it proves otherwise.
+    Foreign,
+}
+
+impl Head {
+    fn ours(&self) -> Option<&Header> {
+        match self {
+            Head::Ours(header) => Some(header),
+            Head::Damaged | Head::Foreign => None,
+        }
+    }
+
+    fn damage(&self, bytes: &[u8]) -> Option<Damage> {
+        let wrong = self.ours().is_none() && bytes.len() >= HEADER_BYTES;
+        wrong.then_some(Damage {
+            offset: 0,
+            bytes: HEADER_BYTES as u32,
+            certainty: Certainty::Damaged,
+        })
+    }
+}
+
+fn read_header(place: Place, bytes: &[u8]) -> Result<Head, RecoverError> {
     match format::decode_header(bytes) {
-        Ok(header) if header.place == place => Ok(Some(header)),
-        Ok(_) => Err(RecoverError::Foreign),
+        Ok(header) if header.place == place => Ok(Head::Ours(header)),
+        Ok(_) => Ok(Head::Foreign),
         Err(BadHeader::NewerFormat(major)) => Err(RecoverError::NewerFormat(major)),
-        Err(BadHeader::Damaged) => Ok(None),
+        Err(BadHeader::Damaged) => Ok(Head::Damaged),
     }
 }
 
@@ -293,22 +328,15 @@ pub fn recover(
     bytes: Vec<u8>,
     evidence: Evidence,
 ) -> Result<Recovered, RecoverError> {
-    let mut damage = Vec::new();
-    let header = read_header(place, &bytes)?;
-    if header.is_none() && bytes.len() >= HEADER_BYTES {
-        damage.push(Damage {
-            offset: 0,
-            bytes: HEADER_BYTES as u32,
-            certainty: Certainty::Damaged,
-        });
-    }
+    let head = read_header(place, &bytes)?;
+    let mut damage: Vec<Damage> = head.damage(&bytes).into_iter().collect();
+    let (header, foreign) = (head.ours(), matches!(head, Head::Foreign));
     let (mut start, mut shards) = header.map(|it| (it.start, it.shards)).unzip();
     let mut whole_bytes = header.map_or(0, |it| it.segment_bytes);
     // Nothing was ever made so short.
     if bytes.len() < HEADER_BYTES + TRAILER_BYTES {
         whole_bytes = whole_bytes.max(format::SEGMENT_BYTES_MIN);
     }
-    let short = whole_bytes > bytes.len() as u64;
     let trailer_at = bytes.len().saturating_sub(TRAILER_BYTES);
     let trailer = format::decode_trailer(place, bytes.len() as u64, &bytes[trailer_at..]);
     if let Some(trailer) = &trailer {
@@ -321,8 +349,18 @@ pub fn recover(
             .of(place.segment)
             .map(|good| (good, evidence.synced_of(place.segment, good))),
     };
-    let end = if short { bytes.len() } else { trailer_at };
+    // Without a header it is what others say that tells.
+    whole_bytes = whole_bytes.max(known.map_or(0, |it| u64::from(it.0)));
+    let short = whole_bytes > bytes.len() as u64;
+    let end = if trailer.is_none() {
+        bytes.len()
+    } else {
+        trailer_at
+    };
     let (found, gaps) = scan(place, &bytes[..end], &mut start);
+    if foreign && found.is_empty() && trailer.is_none() {
+        return Err(RecoverError::Foreign);
+    }
     let verdict = Verdict::new(place, &bytes, &found, known, short);
     damage.extend(verdict.damage(&found, &gaps));
     let cut = short.then(|| Cut {
@@ -330,11 +368,7 @@ pub fn recover(
         bytes: (whole_bytes - bytes.len() as u64) as u32,
         unused: known.is_some_and(|(good, _)| good as usize <= bytes.len()),
     });
-    damage.extend(cut.map(|Cut { offset, bytes, .. }| Damage {
-        offset,
-        bytes,
-        certainty: Certainty::Damaged,
-    }));
+    damage.extend(cut.map(|it| it.damage()));
     let frames = verdict.frames(&found);
     let prior = verdict.prior.or(trailer.as_ref().map(trailer_evidence));
     // A later start that found this segment followed by others has relied on all of it, even if

@@ -256,4 +256,6 @@ const VECTOR_TRAILER: &str = "50454c544f4e54520500000004000000010000000005000006
 const VECTOR_TRAILER_CRC: &str = "4fbfbe98";
 
 mod damage;
+mod mutations;
+mod recordings;
 mod writer;

@@ -34,13 +34,6 @@ const PLACE: Place = Place {
     segment: 1,
 };
 
-fn mutations() -> u64 {
-    std::env::var("PELTON_MUTATIONS")
-        .ok()
-        .and_then(|it| it.parse().ok())
-        .unwrap_or(3_000)
-}
-
 /// Where the last commit begins, found by the last but one mark.
 fn last_commit_at(bytes: &[u8]) -> usize {
     let recovered = recover::recover(PLACE, bytes.to_vec(), Evidence::default()).expect("whole");
@@ -51,138 +44,6 @@ fn last_commit_at(bytes: &[u8]) -> usize {
         .find(|it| it.commit == last)
         .expect("frames");
     first.offset as usize
-}
-
-/// Changes something, and tells which bytes may be different now.
-fn mutate(prng: &mut Prng, bytes: &mut [u8], used: usize) -> core::ops::Range<usize> {
-    let page = 4_096;
-    let at = 4_096 + prng.below((used - 4_096) as u64) as usize;
-    match prng.below(5) {
-        0 => {
-            bytes[at] ^= 1 << prng.below(8);
-            at..at + 1
-        }
-        1 => {
-            let from = at / 512 * 512;
-            bytes[from..from + 512].fill(0);
-            from..from + 512
-        }
-        2 => {
-            // A page over another one.
-            let from = at / page * page;
-            let to = (4_096 + prng.below((used - 4_096) as u64) as usize) / page * page;
-            bytes.copy_within(from..from + page, to);
-            to..to + page
-        }
-        3 => {
-            let end = (at + prng.between(1, 64) as usize).min(bytes.len());
-            for byte in &mut bytes[at..end] {
-                *byte = prng.next() as u8;
-            }
-            at..end
-        }
-        _ => {
-            // Shifted by one alignment, as by a lost write.
-            let to = (at + 8).min(bytes.len() - 512);
-            let end = (to + 512).min(bytes.len());
-            bytes.copy_within(at..at + (end - to), to);
-            to..end
-        }
-    }
-}
-
-#[test]
-fn every_mutation_is_found_costs_only_what_it_hits_and_brings_nothing_foreign() {
-    let recordings: Vec<_> = (0..7).map(recorded).collect();
-    let mut hits = 0;
-    for seed in 0..mutations() {
-        let (clean, all) = &recordings[seed as usize % recordings.len()];
-        let mut prng = Prng::stream(seed, "mutate");
-        let used = clean
-            .iter()
-            .rposition(|it| *it != 0)
-            .expect("bytes")
-            .next_multiple_of(512);
-        let last = last_commit_at(clean);
-        let mut bytes = clean.clone();
-        let mut changed = mutate(&mut prng, &mut bytes, used);
-        if prng.chance(1, 4) {
-            let more = mutate(&mut prng, &mut bytes, used);
-            changed = changed.start.min(more.start)..changed.end.max(more.end);
-        }
-        let differs: Vec<usize> = changed.filter(|it| bytes[*it] != clean[*it]).collect();
-        let hit =
-            |from: usize, len: usize| differs.iter().any(|it| (from..from + len).contains(it));
-        // Sometimes a later segment has told how much of this one counts.
-        let known = prng.chance(1, 3);
-        let good = known.then_some(Position {
-            segment: 1,
-            offset: used as u32,
-        });
-        let synced = good.unwrap_or_default();
-        let evidence = Evidence { good, synced };
-        let recovered = recover::recover(PLACE, bytes, evidence).expect("this segment");
-        let last = if known { used } else { last };
-        let found = found_in(&recovered);
-        // Without that, a commit of which nothing is left cannot be told from one never written.
-        let ends = |it: (&u32, &Vec<u8>)| {
-            let (at, bytes) = (*it.0 as usize, format::frame_bytes(it.1.len()));
-            at >= last && !hit(at, bytes)
-        };
-        let evident = known || all.iter().any(ends);
-        for (offset, payload) in &found {
-            assert_eq!(
-                all.get(offset).map(Vec::as_slice),
-                Some(*payload),
-                "seed {seed}: foreign"
-            );
-        }
-        for (offset, payload) in all {
-            let bytes = format::frame_bytes(payload.len());
-            let whole = !hit(*offset as usize, bytes);
-            let kept = found.contains_key(offset);
-            assert!(
-                whole || !kept,
-                "seed {seed}: a damaged record at {offset} passed"
-            );
-            // The last commit, or what is the last one now, may be cut with its mark.
-            let excused = *offset as usize >= last || !evident;
-            assert!(!whole || kept || excused, "seed {seed}: {offset} was lost");
-            hits += u64::from(!whole);
-        }
-        let (synced, unsynced): (Vec<usize>, Vec<usize>) = differs
-            .iter()
-            .filter(|_| evident)
-            .partition(|it| **it < last);
-        let unsynced = unsynced.into_iter().any(|it| (last..used).contains(&it));
-        check_told(seed, &recovered, &synced, unsynced);
-    }
-    assert!(hits > mutations() / 4, "the mutations hit something");
-}
-
-fn found_in(recovered: &Recovered) -> BTreeMap<u32, &[u8]> {
-    let mut found = BTreeMap::new();
-    for it in &recovered.frames {
-        assert!(found.insert(it.offset, recovered.payload(it)).is_none());
-    }
-    found
-}
-
-/// Bytes that were synced are reported where they are wrong, others at least somehow.
-fn check_told(seed: u64, recovered: &Recovered, synced: &[usize], unsynced: bool) {
-    for at in synced {
-        let covers = |it: &recover::Damage| {
-            (it.offset as usize..(it.offset + it.bytes) as usize).contains(at)
-                && it.certainty == Certainty::Damaged
-        };
-        let told = recovered.damage.iter().any(covers);
-        assert!(told, "seed {seed}: damage at {at} was not told");
-    }
-    let quiet = recovered.damage.is_empty() && recovered.tail == Tail::Clean;
-    assert!(
-        !unsynced || !quiet,
-        "seed {seed}: damage in the last commit was not told"
-    );
 }
 
 #[test]
@@ -231,6 +92,31 @@ fn a_damaged_header_costs_no_record() {
     assert_eq!(recovered.frames.len(), all.len());
     assert_eq!(recovered.damage.len(), 1);
     assert_eq!(recovered.start, Some(2));
+}
+
+#[test]
+fn a_header_of_another_segment_costs_no_record() {
+    let (mut bytes, all) = recorded(2);
+    let mut header = Vec::new();
+    let place = Place {
+        segment: 7,
+        ..PLACE
+    };
+    let (segment_bytes, shard, shards, start) = (64 << 10, 3, 4, 1);
+    let facts = format::Header {
+        place,
+        start,
+        segment_bytes,
+        shard,
+        shards,
+    };
+    format::encode_header(&facts, &mut header);
+    bytes[..4_096].copy_from_slice(&header);
+    let mut read = |at: u64, len: usize| Ok(bytes[at as usize..at as usize + len].to_vec());
+    let recovered = recover::read_segment(PLACE, 64 << 10, Evidence::default(), &mut read);
+    let recovered = recovered.expect("what is in it proves that it is this segment");
+    assert_eq!(recovered.frames.len(), all.len());
+    assert_eq!((recovered.damage.len(), recovered.start), (1, Some(2)));
 }
 
 #[test]
