@@ -146,6 +146,7 @@ fn healthy() -> StatusData {
             free_bytes: Some(40 << 30),
             size_bytes: Some(100 << 30),
             min_free_bytes: 1 << 30,
+            reading: None,
         },
         event_log: "/var/spool/pelton/events".into(),
         shards: 2,

@@ -191,6 +191,7 @@ fn facts(folder: &Path) -> Facts {
         spool_sync: "commit",
         min_free_bytes: 0,
         event_log: folder.join("events"),
+        reading: None,
     }
 }
 

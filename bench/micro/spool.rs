@@ -60,7 +60,7 @@ impl World {
             log,
             segments_max: 64,
         };
-        let spool = Spool::new(config, &mut homes[0]);
+        let spool = Spool::whole(config, &mut homes[0]);
         World {
             spool,
             ms: 0,

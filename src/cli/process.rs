@@ -2,6 +2,7 @@
 //! operator, `demo` and the tests run them side by side.
 
 mod prepare;
+mod recovery;
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,14 @@ use crate::base::time::{Mono, Wall};
 use crate::base::units;
 use crate::bridge::FromShard;
 use crate::bridge::mesh;
+use crate::cli::process::recovery::Recovery;
 use crate::config::{Checked, Config, Diagnostic, Severity, SpoolSync};
 use crate::control::dns::Dns;
 use crate::control::http;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
 use crate::control::management::{Asked, Facts, Server, Surroundings, unnamed_binding};
+use crate::control::reading::Progress;
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
 use crate::engine::Setup;
@@ -165,15 +168,22 @@ struct State {
     running: Mutex<Running>,
     requests: mpsc::Sender<Request>,
     journal: Arc<Journal>,
-    cells: Arc<Cells>,
     clock: Clock,
-    /// What the process was started with: options that need a restart are still as they are here.
-    boot: Arc<Config>,
+    boot: Boot,
     started: Wall,
-    /// Number of this start of the spool.
-    start: u32,
     /// When the shutdown began.
     stopping: OnceLock<Mono>,
+}
+
+/// What a process was started with.
+struct Boot {
+    /// Options that need a restart are still as they are here.
+    config: Arc<Config>,
+    cells: Arc<Cells>,
+    /// Number of this start of the spool.
+    start: u32,
+    reading: Arc<Progress>,
+    last_run_ended_clean: bool,
 }
 
 struct Running {
@@ -207,16 +217,36 @@ impl Process {
         for absent in prepare::absent_sources(&config) {
             (options.notice)(Level::Warn, &absent);
         }
-        let setups = prepare::setups(&options, &config, &base, prepare::random(), &clock);
-        let (setups, damage) = setups.map_err(Refused::new)?;
+        let (seed, shard_count) = (prepare::random(), shards);
+        let spool = startup::count_start(&base, shard_count, seed).map_err(Refused::new)?;
+        let begun = Recovery::begin(&base, &spool, &clock, &options.notice);
+        let (beginnings, mut recovery) = begun.map_err(Refused::new)?;
+        let found = recovery.wait(&config).map_err(Refused::new)?;
+        let (homes, damage) = match found {
+            Some(found) => (Some(found.homes), found.damage),
+            None => (None, Vec::new()),
+        };
+        let late = homes.is_none();
+        let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
+        let setups = setups.map_err(Refused::new)?;
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
-        let (cells, start) = (setups[0].cells.clone(), setups[0].start);
-        let found = (start, damage);
-        let state = State::new(options, config, (cells, found), clock, requests)?;
+        let boot = Boot {
+            config,
+            cells: setups[0].cells.clone(),
+            start: spool.starts,
+            reading: recovery.progress(),
+            last_run_ended_clean: recovery.last_run_ended_clean,
+        };
+        let state = State::new(options, boot, &damage, clock, requests)?;
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
         let control = Control::start(state.clone(), port, ready, (from_shards_rx, requests_rx))?;
+        if late {
+            state.clone().recover(recovery)?;
+        } else {
+            state.boot.reading.end();
+        }
         let shards = spawn_shards(&state, &faults, setups, ports, &from_shards)?;
         drop(from_shards);
         let control = Some(control);
@@ -266,15 +296,22 @@ impl Process {
             Some(Err(_)) => Ended::Failed("the control thread panicked".to_string()),
             None => Ended::Drained { queued: None },
         };
-        if let Ended::Drained { queued } = ended {
-            for shard in self.shards.drain(..) {
-                let _ = shard.join();
-            }
-            let spool = &self.state.boot.global().spoolbase;
-            startup::note_clean_end(Path::new(spool), self.state.start);
-            self.state.tell_end(queued);
+        let Ended::Drained { queued } = ended else {
+            return ended;
+        };
+        for shard in self.shards.drain(..) {
+            let _ = shard.join();
         }
-        ended
+        let boot = &self.state.boot;
+        let all_known = boot.reading.segments().is_none();
+        // What was in doubt before and has not been told yet still is.
+        if all_known || boot.last_run_ended_clean {
+            let spool = &boot.config.global().spoolbase;
+            startup::note_clean_end(Path::new(spool), boot.start);
+        }
+        let queued = queued.filter(|_| all_known);
+        self.state.tell_end(queued);
+        Ended::Drained { queued }
     }
 }
 
@@ -303,11 +340,12 @@ impl Handle {
 impl State {
     fn new(
         options: Options,
-        config: Arc<Config>,
-        (cells, (start, damage)): (Arc<Cells>, (u32, Vec<String>)),
+        boot: Boot,
+        damage: &[String],
         clock: Clock,
         requests: mpsc::Sender<Request>,
     ) -> Result<Arc<State>, Refused> {
+        let config = boot.config.clone();
         let path = config.global().journal.clone();
         let journal = Journal::open(Path::new(&path), JOURNAL_BYTES_MAX)
             .map_err(|error| Refused::new(format!("E101 journal {path}: {error}")))?;
@@ -316,8 +354,7 @@ impl State {
         let text = format!("version {version}, config {}", config.short_digest());
         // The journal tells of the past; the engine runs without it.
         let _ = journal.append(now, "start", "pelton", &text);
-        journal.append_damage(now, &damage);
-        let boot = config.clone();
+        journal.append_damage(now, damage);
         let running = Mutex::new(Running {
             config,
             generation: 1,
@@ -329,11 +366,9 @@ impl State {
             running,
             requests,
             journal,
-            cells,
             clock,
             boot,
             started: now,
-            start,
             stopping: OnceLock::new(),
         }))
     }
@@ -346,6 +381,31 @@ impl State {
         self.running
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits beside everything else for what earlier starts have left, and passes it on.
+    fn recover(self: Arc<State>, recovery: Recovery) -> Result<(), Refused> {
+        let wait = move || {
+            let found = match recovery.wait_long(&|| self.config()) {
+                None => return,
+                Some(Ok(found)) => found,
+                Some(Err(why)) => {
+                    (self.options.notice)(Level::Error, &why);
+                    return self.shutdown(&why);
+                }
+            };
+            let now = self.clock.now().wall;
+            self.journal.append_damage(now, &found.damage);
+            let homes = found.homes;
+            // The end has come before: all of it stays on disk.
+            let _ = self.requests.blocking_send(Request::Recovered { homes });
+            self.boot.reading.end();
+        };
+        let thread = std::thread::Builder::new().name("recovered".to_string());
+        let spawned = thread.spawn(wait);
+        spawned
+            .map(drop)
+            .map_err(|error| Refused::new(format!("E106 no thread for the spool: {error}")))
     }
 
     /// The last line: how long it took, and what is left for the next start.
@@ -367,6 +427,7 @@ impl State {
 
     fn shutdown(&self, why: &str) {
         let _ = self.stopping.set(self.clock.now().mono);
+        self.boot.reading.stop();
         let grace = self.config().global().shutdown_grace;
         let _ = self
             .journal
@@ -438,7 +499,7 @@ impl State {
         let checked = (self.options.load)()?;
         let config = Arc::new(checked.config);
         let mut running = self.lock();
-        let restart = self.boot.changed_static_options(&config);
+        let restart = self.boot.config.changed_static_options(&config);
         if restart.iter().any(|option| option == "Listen") {
             return Err(
                 "Listen: the addresses have changed, which needs a restart; \
@@ -481,17 +542,17 @@ impl State {
 
     fn facts(&self) -> Facts {
         let running = self.lock();
-        let global = self.boot.global();
+        let global = self.boot.config.global();
         Facts {
             node: self.options.hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             started: self.started,
-            shards: u64::from(self.boot.shard_count()),
+            shards: u64::from(self.boot.config.shard_count()),
             config_file: self.options.config_file.clone(),
             config_digest: running.config.short_digest(),
             config_generation: running.generation,
             config_loaded: running.loaded,
-            restart: self.boot.changed_static_options(&running.config),
+            restart: self.boot.config.changed_static_options(&running.config),
             spool: PathBuf::from(&global.spoolbase),
             spool_sync: match global.spool_sync {
                 SpoolSync::Commit => "commit",
@@ -500,6 +561,7 @@ impl State {
             },
             min_free_bytes: running.config.global().min_free_space,
             event_log: PathBuf::from(&global.event_log),
+            reading: self.boot.reading.segments(),
         }
     }
 
@@ -513,7 +575,7 @@ impl State {
 
     /// What shards look at before they take mail.
     fn sample(&self) {
-        prepare::sample(&self.cells, &self.config(), &self.boot);
+        prepare::sample(&self.boot.cells, &self.config(), &self.boot.config);
     }
 }
 

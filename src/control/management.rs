@@ -51,6 +51,7 @@ use protocol::REQUEST_BYTES_MAX;
 use protocol::ReloadData;
 use protocol::Reply;
 use protocol::Request;
+use protocol::SpoolReading;
 use protocol::SpoolState;
 use protocol::StatusData;
 use protocol::TraceData;
@@ -111,6 +112,8 @@ pub struct Facts {
     pub spool_sync: &'static str,
     pub min_free_bytes: u64,
     pub event_log: PathBuf,
+    /// Segments read of all that there are, while a start reads the spool back.
+    pub reading: Option<(usize, usize)>,
 }
 
 impl Surroundings {
@@ -483,6 +486,10 @@ impl Desk {
                 free_bytes,
                 size_bytes,
                 min_free_bytes: facts.min_free_bytes,
+                reading: facts.reading.map(|(read, all)| SpoolReading {
+                    segments_read: read as u64,
+                    segments: all as u64,
+                }),
             },
             event_log: facts.event_log.display().to_string(),
             spool_damage: self.surroundings.journal.damage(),

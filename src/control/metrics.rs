@@ -220,6 +220,7 @@ const TABLE: &[Metric] = &[
                 ("{state=\"active\"}", stats.gauges.queue_active),
                 ("{state=\"delayed\"}", stats.gauges.queue_delayed),
                 ("{state=\"in_flight\"}", stats.gauges.queue_in_flight),
+                ("{state=\"returning\"}", stats.gauges.queue_returning),
             ]
         },
     },

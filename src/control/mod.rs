@@ -6,5 +6,6 @@ pub mod http;
 pub mod journal;
 pub mod management;
 pub mod metrics;
+pub mod reading;
 pub mod startup;
 pub mod switchboard;

@@ -1,27 +1,21 @@
-//! What happens before the first shard runs: limits of the process, the spool's lock, its file,
-//! and reading back what the last run left. Each failure is one sentence.
+//! What happens before the first shard runs: limits of the process, the spool's lock and its file.
+//! Each failure is one sentence.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
-use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::hose;
-use crate::log::{Fault, SegmentFile, SegmentKind, folder_name, parse_folder_name};
-use crate::spool::{self, Recovery, Scan, SpoolFile};
+use crate::log::{SegmentFile, SegmentKind, folder_name, parse_folder_name};
+use crate::spool::SpoolFile;
 use crate::types::id::ShardId;
 
 /// Memory that io_uring may have to lock for one shard, with room to spare.
 const LOCKED_BYTES_PER_SHARD: u64 = 4 << 20;
-
-/// How often a start looks how far the reading of the spool has come.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 const FILES_MIN: u64 = 1_024;
 
@@ -89,7 +83,7 @@ pub fn make_folder(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("E101 cannot make the folder {}: {error}", show(path)))
 }
 
-fn show(path: &Path) -> std::path::Display<'_> {
+pub(super) fn show(path: &Path) -> std::path::Display<'_> {
     path.display()
 }
 
@@ -143,7 +137,7 @@ pub fn count_start(base: &Path, shards: usize, random: u64) -> Result<SpoolFile,
     Ok(spool)
 }
 
-fn file_path(base: &Path, file: SegmentFile) -> PathBuf {
+pub(super) fn file_path(base: &Path, file: SegmentFile) -> PathBuf {
     base.join(folder_name(file.shard)).join(file.file_name())
 }
 
@@ -213,7 +207,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn shard_folders(base: &Path) -> io::Result<Vec<ShardId>> {
+pub(super) fn shard_folders(base: &Path) -> io::Result<Vec<ShardId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(base)? {
         found.extend(entry?.file_name().to_str().and_then(parse_folder_name));
@@ -223,7 +217,7 @@ fn shard_folders(base: &Path) -> io::Result<Vec<ShardId>> {
 }
 
 /// The segments of a folder with their sizes. What a crash left half made is removed.
-fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(SegmentFile, u64)>> {
+pub(super) fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(SegmentFile, u64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(base.join(folder_name(shard)))? {
         let entry = entry?;
@@ -278,97 +272,6 @@ pub fn still_to_take(base: &Path, segment_bytes: u64) -> u64 {
         }
     }
     bytes
-}
-
-/// Reads every segment of every shard's folder back, and makes the folders of the present shards.
-/// `progress` hears how many segments of how many have been begun.
-pub fn recover(
-    base: &Path,
-    spool: &SpoolFile,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<spool::Home>, String> {
-    for shard in 0..spool.shards {
-        make_folder(&base.join(folder_name(ShardId(shard as u8))))?;
-    }
-    let listed = |error: io::Error| format!("E101 cannot list {}: {error}", show(base));
-    let mut folders = Vec::new();
-    for shard in shard_folders(base).map_err(listed)? {
-        folders.push((shard, segment_files(base, shard).map_err(listed)?));
-    }
-    let is_live = |(file, _): &&(SegmentFile, u64)| file.kind == SegmentKind::Live;
-    let all = folders
-        .iter()
-        .flat_map(|(_, files)| files)
-        .filter(is_live)
-        .count();
-    let begun = AtomicUsize::new(0);
-    let mut recovery = Recovery::new(spool.spool_id, spool.shards);
-    let mut scans = Vec::new();
-    std::thread::scope(|scope| {
-        let (tell, hear) = mpsc::channel();
-        for (shard, files) in folders {
-            let (tell, begun) = (tell.clone(), &begun);
-            scope.spawn(move || {
-                let mut reader = Reader::new(base, begun);
-                let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
-                // Nobody to tell it to: the one who listens has ended, and this thread with it.
-                let _ = tell.send((shard, Scan::folder(spool.spool_id, shard, files, &mut read)));
-            });
-        }
-        drop(tell);
-        loop {
-            match hear.recv_timeout(PROGRESS_EVERY) {
-                Ok(scan) => scans.push(scan),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-            progress(begun.load(Ordering::Relaxed).min(all), all);
-        }
-    });
-    // In the order of the folders, whichever was done first.
-    scans.sort_by_key(|(shard, _)| *shard);
-    for (_, scan) in scans {
-        recovery.take(scan.map_err(|error| {
-            format!("E104 {error}. The spool is left as it is: start a newer Pelton")
-        })?);
-    }
-    let mut reader = Reader::new(base, &begun);
-    let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
-    Ok(recovery.finish(&mut read))
-}
-
-/// Reads parts of segments; the file read last stays open.
-struct Reader<'a> {
-    base: &'a Path,
-    open: Option<(SegmentFile, File)>,
-    /// Counts the files.
-    begun: &'a AtomicUsize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(base: &'a Path, begun: &'a AtomicUsize) -> Reader<'a> {
-        Reader {
-            base,
-            open: None,
-            begun,
-        }
-    }
-
-    fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
-            let path = file_path(self.base, file);
-            self.begun.fetch_add(1, Ordering::Relaxed);
-            self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
-        }
-        let Some((_, opened)) = &self.open else {
-            return Err(Fault::Io);
-        };
-        let mut buffer = vec![0; bytes];
-        opened
-            .read_exact_at(&mut buffer, offset)
-            .map_err(|_| Fault::Io)?;
-        Ok(buffer)
-    }
 }
 
 /// The files of the event log that a shard keeps: its own, and for the first shard also those of

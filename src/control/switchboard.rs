@@ -18,6 +18,7 @@ use crate::control::management::Asked;
 use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
 use crate::engine::io::{Level, ToControl, ToShard};
 use crate::engine::query::{Answer, Query};
+use crate::spool;
 use crate::types::id::ShardId;
 
 /// While a shard is behind and messages for it are parked, they are offered again this often.
@@ -33,6 +34,8 @@ pub enum Request {
         query: Query,
         reply: oneshot::Sender<Vec<Answer>>,
     },
+    /// What earlier starts have left, by shard.
+    Recovered { homes: Vec<spool::Home> },
     /// Every shard gets this generation.
     Reload { config: Arc<Config> },
     /// Name servers may have changed with the generation.
@@ -208,6 +211,13 @@ impl Switchboard {
                 query,
                 reply,
             } => self.ask(asked, &query, reply),
+            Request::Recovered { homes } => {
+                for home in homes {
+                    let shard = home.shard;
+                    let found = ToShard::Recovered(Box::new(home));
+                    self.port.send(shard, found);
+                }
+            }
             Request::Reload { config } => {
                 self.tell_all(|| ToShard::Reload {
                     config: config.clone(),

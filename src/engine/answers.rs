@@ -45,6 +45,7 @@ impl Engine {
         counters.event_log_failures = hose.failures;
         let gauges = &mut stats.gauges;
         self.owner.gauges(now, gauges);
+        gauges.queue_returning = self.home.returning_left() as u64;
         gauges.sessions_in = self.reception.sessions() as u64;
         gauges.spool_messages = spool.messages;
         gauges.spool_segments = spool.segments_used + spool.segments_free;

@@ -23,6 +23,7 @@ use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
 use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId, Space};
+use crate::spool;
 use crate::spool::{
     BodyAt, Completed, EventSeq, ReadError, Refused, Spool, Unreported, UnreportedEvent,
 };
@@ -33,9 +34,6 @@ use crate::types::replies::{self, Canned};
 
 /// Reads of bodies from the disk under way at a time; more wait their turn.
 const READS_MAX: usize = 64;
-
-/// The number that the event log knows recovered events by: before that of any commit.
-const RECOVERED: u64 = 1;
 
 /// A whole message that a session offers.
 pub struct Offer {
@@ -75,6 +73,11 @@ pub struct Home {
     /// The newest event of an outcome that waits for the disk, so that it has no commit to be
     /// known by. It is in the event log when one that came later is, or when nothing waits there.
     late: Option<EventSeq>,
+    /// The last commit that the event log had heard of when it was given the events of earlier
+    /// starts, until they are durable there.
+    retold: Option<u64>,
+    /// Entries of earlier starts that wait to be handed to their owners.
+    returning: std::vec::IntoIter<Arrival>,
     readers: Map<BatchId, Vec<Reader>>,
     reads: Map<u64, Reading>,
     reads_waiting: VecDeque<BatchId>,
@@ -96,6 +99,8 @@ impl Home {
             waiting: VecDeque::new(),
             events: VecDeque::new(),
             late: None,
+            retold: None,
+            returning: Vec::new().into_iter(),
             readers: Map::default(),
             reads: Map::default(),
             reads_waiting: VecDeque::new(),
@@ -206,17 +211,31 @@ impl Home {
         self.hose.rejection(facts);
     }
 
-    /// Tells again what the last run may not have got into the event log, under the same ids.
-    pub fn report(&mut self, turn: &mut Turn<'_>, unreported: Vec<Unreported>) {
-        for lost in unreported {
-            self.report_one(turn, &lost);
+    /// Takes over what earlier starts have left. Its events are told again, under the same ids, as
+    /// far as the last run may not have got them into the event log.
+    pub fn adopt(&mut self, turn: &mut Turn<'_>, mut found: spool::Home) {
+        self.spool.adopt(&mut found);
+        self.returning = found.arrivals.into_iter();
+        if !found.unreported.is_empty() {
+            let released = self.hose.released();
+            for lost in &found.unreported {
+                self.report_one(turn, released, lost);
+            }
+            self.retold = Some(released);
         }
-        self.hose.release(RECOVERED);
-        self.events
-            .push_front((RECOVERED, self.spool.recovered_seq()));
     }
 
-    fn report_one(&mut self, turn: &mut Turn<'_>, lost: &Unreported) {
+    /// Entries of earlier starts that their owners do not know of yet, so many at most.
+    pub fn returning(&mut self, count_max: usize) -> impl Iterator<Item = Arrival> {
+        self.returning.by_ref().take(count_max)
+    }
+
+    /// How many such entries there are.
+    pub fn returning_left(&self) -> usize {
+        self.returning.len()
+    }
+
+    fn report_one(&mut self, turn: &mut Turn<'_>, released: u64, lost: &Unreported) {
         let Some(known) = &lost.facts else {
             let text = format!(
                 "an event of message {} is lost: its record is damaged",
@@ -240,10 +259,10 @@ impl Home {
             let mut facts = facts(turn, &known.content, message, address, binding);
             facts.size = known.body_bytes.into();
             match only {
-                None => self.hose.injection(RECOVERED, &facts),
+                None => self.hose.injection(released, &facts),
                 Some(outcome) => {
                     let class = classify::bounce_class(outcome.stage, &outcome.reply).number();
-                    self.hose.outcome(RECOVERED, &facts, outcome, class.into());
+                    self.hose.outcome(released, &facts, outcome, class.into());
                 }
             }
         }
@@ -463,6 +482,12 @@ impl Home {
             }
             self.spool.events_durable(*event);
             self.events.pop_front();
+        }
+        if let Some(released) = self.retold
+            && (written > released || self.hose.is_flushed())
+        {
+            self.retold = None;
+            self.spool.recovered_told();
         }
         if self.events.is_empty()
             && self.hose.is_flushed()

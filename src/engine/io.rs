@@ -16,6 +16,7 @@ use crate::hose::HoseOp;
 use crate::log::Completion;
 use crate::log::DiskOp;
 use crate::log::Fault;
+use crate::spool;
 use crate::spool::BodyAt;
 use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
@@ -107,6 +108,8 @@ pub enum ToShard {
         id: u64,
         query: Query,
     },
+    /// What earlier starts have left on disk; comes once, unless it was there from the first.
+    Recovered(Box<spool::Home>),
     /// A new generation that has been checked whole.
     Reload {
         config: Arc<Config>,

@@ -40,10 +40,14 @@ use crate::hose::Hose;
 use crate::inject::Resolution;
 use crate::log::Durable;
 use crate::queue::Budget;
-use crate::spool::{Spool, Unreported};
+use crate::spool;
+use crate::spool::Spool;
 use crate::types::id::{SHARDS_MAX, ShardId};
 use crate::types::message::{Arrival, Content};
 use crate::types::replies::{self, Canned};
+
+/// Entries of earlier starts that are handed to their owners at a time; traffic goes in between.
+const RETURNS_MAX: usize = 1_024;
 
 /// Free space must be this much over `min_free_space` before mail is taken again, in percent: a
 /// disk at the edge does not open and close with every message.
@@ -61,10 +65,9 @@ pub struct Setup {
     pub cells: Arc<Cells>,
     pub spool: Spool,
     pub hose: Hose,
-    /// Recovered recipients whose queues this shard owns.
-    pub arrivals: Vec<Arrival>,
-    /// Events that the last run did not get into the event log.
-    pub unreported: Vec<Unreported>,
+    /// What earlier starts have left on disk. If that is not known yet, it comes later, as
+    /// [`ToShard::Recovered`].
+    pub recovered: Option<Box<spool::Home>>,
 }
 
 /// What all stages of an engine may look at.
@@ -208,9 +211,9 @@ impl Engine {
             out,
             common: &mut engine.common,
         };
-        engine.home.report(turn, setup.unreported);
-        turn.common.stats.counters.messages_recovered = setup.arrivals.len() as u64;
-        engine.owner.arrive(turn, None, setup.arrivals);
+        if let Some(found) = setup.recovered {
+            engine.home.adopt(turn, *found);
+        }
         engine
     }
 
@@ -321,6 +324,7 @@ impl Engine {
             self.reception.next_wakeup(),
             self.owner.next_wakeup().filter(|_| !self.quiet),
             self.home.next_wakeup(),
+            self.is_returning().then_some(Mono(0)),
             self.shutdown_wakeup(),
         ];
         stages.into_iter().flatten().min()
@@ -337,6 +341,26 @@ impl Engine {
         if !self.quiet {
             self.owner.advance(turn);
         }
+        if self.is_returning() {
+            self.hand_out(now, out);
+        }
+    }
+
+    /// What earlier starts have left is known, and not all of it is in the queues. A shard that
+    /// drains leaves the rest on disk.
+    pub fn is_returning(&self) -> bool {
+        self.home.returning_left() > 0 && !self.common.draining
+    }
+
+    fn hand_out(&mut self, now: Now, out: &mut Outbox) {
+        let turn = &mut Turn {
+            now,
+            out,
+            common: &mut self.common,
+        };
+        let arrivals: Vec<Arrival> = self.home.returning(RETURNS_MAX).collect();
+        turn.common.stats.counters.messages_recovered += arrivals.len() as u64;
+        give(turn, &mut self.owner, None, arrivals.into_iter());
     }
 
     fn shutdown_wakeup(&self) -> Option<Mono> {
@@ -383,6 +407,7 @@ impl Engine {
                 let answer = self.answer(now, &query);
                 out.push(Action::Control(ToControl::Answer { shard, id, answer }));
             }
+            ToShard::Recovered(found) => self.home.adopt(turn, *found),
             ToShard::Reload { config } => self.reload(now, config, out),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
             ToShard::Finish => self.finishing = true,
@@ -526,11 +551,22 @@ fn stored(
     turn.common.stats.injection_latency.record(latency);
     let conn: (Key, _) = (offer.conn, offer.ticket);
     reception.resolve(turn, conn, Resolution::Stored(&durable));
+    let content: Arc<Content> = offer.content;
+    let arrivals = home::arrivals(turn.common.shard, &content, offer.recipients);
+    give(turn, owner, Some(&content), arrivals);
+}
+
+/// Gives entries to the owners of their queues.
+fn give(
+    turn: &mut Turn<'_>,
+    owner: &mut Owner,
+    content: Option<&Arc<Content>>,
+    arrivals: impl Iterator<Item = Arrival>,
+) {
     let shard = turn.common.shard;
     let mut mine = Vec::new();
     let mut others: Vec<(ShardId, Vec<Arrival>)> = Vec::new();
-    let content: Arc<Content> = offer.content;
-    for arrival in home::arrivals(shard, &content, offer.recipients) {
+    for arrival in arrivals {
         let domain = arrival.address.routing_domain();
         let to = turn.common.owner_of(&arrival.binding, &domain);
         if to == shard {
@@ -542,12 +578,10 @@ fn stored(
             None => others.push((to, vec![arrival])),
         }
     }
-    owner.arrive(turn, Some(&content), mine);
+    owner.arrive(turn, content, mine);
     for (to, arrivals) in others {
-        let message = MeshMessage::Arrivals {
-            content: Some(content.clone()),
-            arrivals,
-        };
+        let content = content.cloned();
+        let message = MeshMessage::Arrivals { content, arrivals };
         turn.out.push(Action::Mesh { to, message });
     }
 }

@@ -63,6 +63,9 @@ pub struct Gauges {
     pub queue_active: u64,
     pub queue_delayed: u64,
     pub queue_in_flight: u64,
+    /// Recipients that a start has found on disk and that are not in the queues yet.
+    #[serde(default)]
+    pub queue_returning: u64,
     pub queues: u64,
     /// Queues that rest because every host of theirs fails, or their source address does.
     #[serde(default)]
@@ -121,7 +124,8 @@ impl ShardStats {
             connections_out_failed body_reads compacted_messages mesh_messages events_written
             events_lost event_log_failures dns_lookups sends receives);
         let (mine, theirs) = (&mut self.gauges, &other.gauges);
-        add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queues queues_failing
+        add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queue_returning queues
+            queues_failing
             sessions_in sessions_out resident_messages resident_bytes queue_bytes spool_messages
             spool_segments spool_bytes spool_live_bytes commits_pending event_log_bytes
             event_log_backlog_bytes unnamed_binding_messages);

@@ -430,6 +430,11 @@ impl Hose {
         }
     }
 
+    /// The last commit that was released: what is staged under it is written at once.
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
     /// That commit failed: what it would have made true is not.
     pub fn discard(&mut self, commit: u64) {
         self.staged.retain(|staged| staged.commit != commit);

@@ -237,6 +237,11 @@ impl Writer {
         self.void_due = true;
     }
 
+    /// Syncs files that were found only now, see [`Found::unsynced`].
+    pub fn sync_found(&mut self, files: Vec<SegmentFile>) {
+        self.unsynced.extend(files);
+    }
+
     /// Nothing gathers, nothing is under way. Asked after `poll` had nothing to say.
     pub fn is_idle(&self) -> bool {
         let waiting = self.gathering.is_some() || !self.closed.is_empty() || self.void_due;

@@ -310,7 +310,8 @@ impl Shell {
                 .handle(now, Input::Tick, &mut self.outbox.borrow_mut());
             self.perform();
         }
-        if self.prepared.get() || self.listen_by <= now.mono {
+        let waited = self.prepared.get() || self.listen_by <= now.mono;
+        if waited && !self.engine.borrow().is_returning() {
             // The first client need not wait for the first segment; a disk that does not get on
             // with it is the spool's business.
             if let Some(sockets) = self.sockets.borrow_mut().take() {

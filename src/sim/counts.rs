@@ -43,6 +43,7 @@ pub enum Fault {
     PowerCut,
     GracefulRestart,
     OtherShardCount,
+    LateRecovery,
     Reload,
     WallForward,
     WallBack,
@@ -173,11 +174,12 @@ pub const ACTS: [&str; 30] = [
     "stop listening",
 ];
 
-pub const FAULTS: [&str; 45] = [
+pub const FAULTS: [&str; 46] = [
     "process killed",
     "power cut",
     "graceful restart",
     "other number of shards",
+    "mail before recovery",
     "config reloaded",
     "wall clock forward",
     "wall clock back",

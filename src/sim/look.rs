@@ -207,7 +207,8 @@ impl World {
         let is_through = self.work.is_empty()
             && self.ledger.open == 0
             && self.clients.iter().all(|client| client.is_quiet())
-            && self.is_past_happenings();
+            && self.is_past_happenings()
+            && self.has_recovered();
         let late = self.now_us > calm_us + self.scenario.drain_us();
         let (open, work) = (self.ledger.open, self.work.len());
         let first = match late {
@@ -256,6 +257,14 @@ impl World {
     fn is_past_happenings(&self) -> bool {
         let last = self.scenario.happenings.iter().map(|(at_us, _)| *at_us);
         self.now_us > last.max().unwrap_or(0)
+    }
+
+    /// What earlier starts have left is in the queues.
+    fn has_recovered(&self) -> bool {
+        let Some(process) = &self.process else {
+            return false;
+        };
+        process.homes_open == 0 && !process.engines.iter().any(|it| it.is_returning())
     }
 
     /// Nothing is left in queues and spools that are through.

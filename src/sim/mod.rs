@@ -23,6 +23,7 @@ mod peers;
 mod perform;
 pub mod planted;
 mod process;
+mod recovery;
 mod scenario;
 mod schedule;
 mod trace;

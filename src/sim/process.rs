@@ -6,8 +6,6 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::base::prng::Prng;
 use crate::base::time::Mono;
 use crate::base::time::Now;
@@ -23,7 +21,6 @@ use crate::engine::io::MeshMessage;
 use crate::engine::io::Outbox;
 use crate::engine::io::ToShard;
 use crate::engine::owner::Limit;
-use crate::engine::owner_of;
 use crate::engine::settings::Identity;
 use crate::hose;
 use crate::hose::Hose;
@@ -31,23 +28,16 @@ use crate::log;
 use crate::log::SyncMode;
 use crate::sim::counts::Check;
 use crate::sim::counts::Fault;
-use crate::sim::ledger::Who;
 use crate::sim::planted::Planted;
+use crate::sim::recovery::Opening;
 use crate::sim::scenario::SECOND;
 use crate::sim::world::Event;
 use crate::sim::world::World;
 use crate::spool;
-use crate::spool::Home;
-use crate::spool::Problem;
-use crate::spool::Recovery;
 use crate::spool::Spool;
-use crate::types::id::BatchId;
-use crate::types::id::ShardId;
-use crate::types::message::Arrival;
-use crate::types::message::Progress;
 
 /// The spool's own number, the same in every run.
-const SPOOL_ID: u64 = 0x5350_4f4f_4c5f_4944;
+pub(super) const SPOOL_ID: u64 = 0x5350_4f4f_4c5f_4944;
 
 /// `Shutdown_Grace` of the runs, and how much longer the last sync may take.
 const GRACE_S: u64 = 5;
@@ -89,6 +79,8 @@ pub struct Process {
     pub commits: BTreeSet<(usize, log::OpId)>,
     /// It crashes while the next commit is under way, with the power or alone.
     pub crashes_next: Option<bool>,
+    /// Shards that have yet to hear what earlier starts have left.
+    pub homes_open: usize,
 }
 
 impl Process {
@@ -159,10 +151,7 @@ impl World {
         self.ledger.lives.begin();
         self.disk.slowest_us = 0;
         let config = self.load(shards, 0);
-        let mut homes = self.recover(shards);
-        let arrivals = homes.iter().flat_map(|home| &home.arrivals);
-        let unreported = homes.iter().flat_map(|home| &home.unreported);
-        self.ledger.recovered(arrivals, unreported);
+        let openings = self.read_spool(shards);
         let cells: Vec<Arc<Cells>> = match self.planted {
             Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
             _ => {
@@ -189,62 +178,24 @@ impl World {
             generation: 0,
             commits: BTreeSet::new(),
             crashes_next: None,
+            homes_open: openings.iter().filter(|it| it.is_early()).count(),
         });
         self.set_gauges();
-        let mut by_owner = self.by_owner(&mut homes, shards);
-        for mut home in homes {
-            let arrivals = core::mem::take(&mut by_owner[home.shard.index()]);
-            self.start_engine(&config, &mut home, arrivals);
+        for opening in openings {
+            self.start_engine(&config, opening);
         }
         for shard in 0..shards {
             self.handle(shard, Input::Tick);
         }
     }
 
-    fn recover(&mut self, shards: usize) -> Vec<Home> {
-        self.disk.remove_new();
-        let mut folders = self.disk.folders();
-        folders.extend((0..shards).map(|shard| ShardId(shard as u8)));
-        let disk = &self.disk;
-        let mut read = |file, offset, bytes| disk.read(file, offset, bytes);
-        let mut recovery = Recovery::new(SPOOL_ID, shards as u16);
-        for folder in folders {
-            if let Err(error) = recovery.folder(folder, disk.list(folder), &mut read) {
-                panic!("a start refuses its own spool: {error}");
-            }
-        }
-        let homes = recovery.finish(&mut read);
-        for damage in homes.iter().flat_map(|home| &home.damage) {
-            let is_ours = damage.problem == Problem::TornOrDamaged;
-            self.ledger.check(Check::BodyRecovered, is_ours, || {
-                format!("recovery reports damage: {damage}")
-            });
-        }
-        homes
-    }
-
-    fn by_owner(&mut self, homes: &mut [Home], shards: usize) -> Vec<Vec<Arrival>> {
-        let mut owned: Vec<Vec<Arrival>> = (0..shards).map(|_| Vec::new()).collect();
-        for home in homes {
-            for mut arrival in core::mem::take(&mut home.arrivals) {
-                if self.planted == Some(Planted::ForgottenDue) {
-                    arrival.progress = Progress::default();
-                }
-                let domain = arrival.address.routing_domain();
-                let owner = owner_of(shards, &arrival.binding, &domain);
-                owned[owner.index()].push(arrival);
-            }
-        }
-        owned
-    }
-
-    fn start_engine(&mut self, config: &Arc<Config>, home: &mut Home, arrivals: Vec<Arrival>) {
+    fn start_engine(&mut self, config: &Arc<Config>, opening: Opening) {
         let (now, seed) = (self.now(), self.seed);
         let Some(process) = &self.process else {
             return;
         };
         let shards = process.cells.len();
-        let shard = home.shard;
+        let shard = opening.shard();
         let mut log = log::Config::new(SPOOL_ID, shard, self.starts, shards as u16);
         log.segment_bytes = self.scenario.segment_bytes;
         log.gather_bytes_max = self.scenario.gather_bytes_max;
@@ -253,7 +204,11 @@ impl World {
             log.sync = SyncMode::Interval(core::time::Duration::from_millis(100));
         }
         let segments_max = self.scenario.segments_max;
-        let spool = Spool::new(spool::Config { log, segments_max }, home);
+        let spool_config = spool::Config { log, segments_max };
+        let (spool, recovered) = match opening {
+            Opening::Whole(home) => (Spool::new(spool_config, home.0), Some(home.1)),
+            Opening::Early(beginning) => (Spool::new(spool_config, beginning), None),
+        };
         let settings = hose::Settings {
             max_file_bytes: self.scenario.event_file_bytes,
             max_total_bytes: self.scenario.event_file_bytes * 4,
@@ -272,43 +227,11 @@ impl World {
             cells: process.cells[shard.index()].clone(),
             spool,
             hose: Hose::new(settings, shard, existing),
-            arrivals,
-            unreported: core::mem::take(&mut home.unreported),
+            recovered,
         };
-        self.check_bodies(&setup, &setup.arrivals.clone());
         let engine = Engine::new(setup, now);
         if let Some(process) = &mut self.process {
             process.engines.push(engine);
-        }
-    }
-
-    /// Every message that recovery names is there, byte for byte.
-    fn check_bodies(&mut self, setup: &Setup, arrivals: &[Arrival]) {
-        let mut seen: BTreeSet<BatchId> = BTreeSet::new();
-        for arrival in arrivals {
-            if arrival.home != setup.shard || !seen.insert(arrival.batch) {
-                continue;
-            }
-            let Some(at) = setup.spool.locate(arrival.batch) else {
-                let batch = arrival.batch;
-                self.ledger.check(Check::BodyRecovered, false, || {
-                    format!("{batch} was recovered and lies nowhere")
-                });
-                continue;
-            };
-            let read = self.disk.read(at.file, at.offset, at.bytes as usize);
-            let bytes = Bytes::from(read.unwrap_or_default());
-            let decoded = setup.spool.decode_read(arrival.batch, at, &bytes);
-            match (decoded, Who::parse(arrival.address.as_str())) {
-                (Ok((content, _)), Some(who)) => {
-                    let check = Check::BodyRecovered;
-                    self.ledger.check_body(check, who.message, &content.body);
-                }
-                (Err(error), _) => self.ledger.check(Check::BodyRecovered, false, || {
-                    format!("{} cannot be read back: {error}", arrival.batch)
-                }),
-                (Ok(_), None) => {}
-            }
         }
     }
 
@@ -361,6 +284,9 @@ impl World {
     }
 
     pub fn control(&mut self, shard: usize, message: ToShard) {
+        if let (ToShard::Recovered(_), Some(process)) = (&message, &mut self.process) {
+            process.homes_open -= 1;
+        }
         self.handle(shard, Input::Control(message));
     }
 

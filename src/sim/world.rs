@@ -20,6 +20,7 @@ use crate::sim::net::Conn;
 use crate::sim::peers::Peer;
 use crate::sim::planted::Planted;
 use crate::sim::process::Process;
+use crate::sim::recovery::Late;
 use crate::sim::scenario::Domain;
 use crate::sim::scenario::Happening;
 use crate::sim::scenario::MESSAGES_MIN;
@@ -79,6 +80,9 @@ pub enum Event {
     },
     Client(usize),
     Start,
+    Recovered {
+        life: u32,
+    },
     GraceOver {
         life: u32,
     },
@@ -145,6 +149,8 @@ pub struct World {
     /// Connections that each host has open.
     pub host_loads: Vec<u32>,
     pub process: Option<Process>,
+    /// What the process has yet to read of the spool.
+    pub late: Option<Late>,
     /// When a disk last stopped making trouble.
     pub trouble_ended_us: u64,
     /// Starts of the spool so far.
@@ -191,6 +197,7 @@ impl World {
             domains: scenario.domains.clone(),
             host_loads: vec![0; scenario.hosts.len()],
             process: None,
+            late: None,
             trouble_ended_us: 0,
             starts: 0,
             past: Default::default(),
@@ -307,6 +314,11 @@ impl World {
             }
             Event::Client(client) => self.client_connects(client),
             Event::Start => self.start(),
+            Event::Recovered { life } => {
+                if life == self.life() && self.process.is_some() {
+                    self.recovered();
+                }
+            }
             Event::GraceOver { life } => self.grace_over(life),
             Event::Crash { life, power } => {
                 if life == self.life() {

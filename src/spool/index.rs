@@ -166,6 +166,27 @@ impl Index {
         assert!(before.is_none(), "a batch id names one message");
     }
 
+    /// Takes over messages of earlier starts.
+    pub fn adopt(&mut self, mut found: Index) {
+        // The larger part stays where it is.
+        core::mem::swap(self, &mut found);
+        if self.len() < found.len() {
+            core::mem::swap(self, &mut found);
+        }
+        for position in 0..found.len() {
+            let Some((batch, entry)) = found.at(position) else {
+                continue;
+            };
+            match entry.recipients.place() {
+                None => self.insert(batch, *entry, [entry.recipients.only()].into_iter()),
+                Some(place) => {
+                    let states = found.many[place].states.iter().copied();
+                    self.insert(batch, *entry, states);
+                }
+            }
+        }
+    }
+
     pub fn remove(&mut self, batch: BatchId) -> Option<Entry> {
         let entry = self.entries.remove(batch)?;
         if let Some(place) = entry.recipients.place() {
@@ -269,7 +290,28 @@ pub(super) struct Segments {
     empty: BTreeSet<SegmentId>,
 }
 
+/// The first number of a segment of this start.
+const FIRST_OF_START: u32 = 1 << 31;
+
 impl Segments {
+    /// None yet; those that are added are newer than those that are [adopted](Self::adopt).
+    pub fn newer_than_found() -> Segments {
+        Segments {
+            next: FIRST_OF_START,
+            ..Segments::default()
+        }
+    }
+
+    /// Takes over segments of earlier starts.
+    pub fn adopt(&mut self, mut found: Segments) {
+        assert!(found.next < FIRST_OF_START, "there is memory for fewer");
+        self.by_id.append(&mut found.by_id);
+        self.by_file.extend(found.by_file);
+        self.live_bytes += found.live_bytes;
+        self.used_bytes += found.used_bytes;
+        self.empty.append(&mut found.empty);
+    }
+
     /// Adds a segment that is newer than all others.
     pub fn push(&mut self, segment: Segment) -> SegmentId {
         let id = SegmentId(self.next);

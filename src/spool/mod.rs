@@ -10,6 +10,8 @@
 //!   [`Spool::store`] named; when [`Completed::Failed`] covers it, it is as if it had never come.
 //! * Outcomes need no answer: [`Spool::settle`] sees to it that they get to disk, by trying again
 //!   if they must.
+//! * A spool takes mail before it knows of the mail of earlier starts, which it is given by
+//!   [`Spool::adopt`]. Until then nothing is reclaimed or moved.
 //! * An event is numbered by `store` and `settle`; when the event log has it on disk, say so with
 //!   [`Spool::events_durable`]. Segments are not reclaimed before that.
 
@@ -18,19 +20,21 @@ mod index;
 pub mod inspect;
 mod record;
 mod recovery;
+mod scan;
 mod settings;
 mod store;
 
 pub use record::RECORD_RECIPIENTS_MAX;
-pub use recovery::Damaged;
 pub use recovery::Facts;
 pub use recovery::Home;
-pub use recovery::Problem;
 pub use recovery::Recovery;
-pub use recovery::RecoveryError;
-pub use recovery::Scan;
 pub use recovery::Unreported;
 pub use recovery::UnreportedEvent;
+pub use scan::Beginning;
+pub use scan::Damaged;
+pub use scan::Problem;
+pub use scan::RecoveryError;
+pub use scan::Scan;
 pub use settings::SpoolFile;
 pub use settings::SpoolFileError;
 pub use store::BodyAt;

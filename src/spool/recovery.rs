@@ -21,22 +21,9 @@ use std::sync::Arc;
 use crate::base::map;
 use crate::base::map::Map;
 use crate::base::map::Set;
-use crate::base::time::Wall;
-use crate::log;
-use crate::log::Fault;
 use crate::log::SegmentFile;
-use crate::log::SegmentKind;
 use crate::log::format;
 use crate::log::format::Place;
-use crate::log::format::Position;
-use crate::log::recover;
-use crate::log::recover::Certainty;
-use crate::log::recover::Cut;
-use crate::log::recover::Evidence;
-use crate::log::recover::FrameRef;
-use crate::log::recover::RecoverError;
-use crate::log::recover::Recovered;
-use crate::log::recover::Tail;
 use crate::types::id::BatchId;
 use crate::types::id::ShardId;
 use crate::types::message::Arrival;
@@ -47,98 +34,24 @@ use crate::types::outcome::Outcome;
 
 use super::index;
 use super::index::Index;
-use super::index::Segment;
 use super::index::SegmentId;
 use super::index::Segments;
 use super::record;
-use super::record::OutcomeHead;
 use super::record::State;
+use super::scan::Beginning;
+use super::scan::Damaged;
+use super::scan::Folder;
+use super::scan::Found;
+use super::scan::OutcomeFact;
+use super::scan::Problem;
+use super::scan::ReadFn;
+use super::scan::RecoveryError;
+use super::scan::Scan;
+use super::scan::SegmentFact;
+use super::scan::intern;
+use super::store::BodyAt;
 use super::store::EventSeq;
-
-/// Reads bytes of a file at an offset: exactly as many as asked for.
-pub type ReadFn<'a> = &'a mut dyn FnMut(SegmentFile, u64, usize) -> Result<Vec<u8>, Fault>;
-
-/// Why the process must not start with this spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RecoveryError {
-    #[error("{file}: log format {major} is newer than this program")]
-    NewerFormat { file: SegmentFile, major: u16 },
-}
-
-/// What is wrong with a part of the spool.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Problem {
-    /// In the last commit, which was not confirmed: a torn write or damage.
-    TornOrDamaged,
-    /// It had been on disk and is wrong now.
-    Damaged,
-    /// The disk refuses to read the file, which is left alone.
-    Unreadable,
-    /// The file belongs to another spool or has been renamed; it is left alone.
-    Foreign,
-    /// The file is shorter than it was; with nothing of the log in what it lacks, if so.
-    Short { unused: bool },
-    /// The file tells of a message that no file holds, though it was not done with.
-    Missing,
-}
-
-/// A report of damage. Everything else has been recovered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Damaged {
-    pub file: SegmentFile,
-    pub offset: u32,
-    /// Zero stands for the whole file.
-    pub bytes: u32,
-    pub problem: Problem,
-    /// The message that was lost, where that can be told.
-    pub batch: Option<BatchId>,
-}
-
-impl core::fmt::Display for Damaged {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Damaged {
-            file,
-            offset,
-            bytes,
-            ..
-        } = self;
-        match self.problem {
-            Problem::Unreadable => write!(f, "{file}: the disk refuses to read it; left alone"),
-            Problem::Foreign => write!(f, "{file}: belongs to another spool; left alone"),
-            Problem::Damaged => write!(f, "{file}: {bytes} bytes at {offset} are damaged")
-                .and_then(|()| self.write_batch(f)),
-            Problem::TornOrDamaged => write!(
-                f,
-                "{file}: {bytes} bytes at {offset} of an unconfirmed commit are torn or damaged"
-            )
-            .and_then(|()| self.write_batch(f)),
-            Problem::Short { unused } => {
-                let mail = match unused {
-                    true => "nothing lay there, all mail was recovered",
-                    false => "mail that lay there is lost, everything else was recovered",
-                };
-                write!(
-                    f,
-                    "{file}: cut to {offset} bytes, the {bytes} bytes after them are missing; \
-                     {mail}"
-                )
-            }
-            Problem::Missing => {
-                write!(f, "{file}: tells of a message whose own segment is missing")
-                    .and_then(|()| self.write_batch(f))
-            }
-        }
-    }
-}
-
-impl Damaged {
-    fn write_batch(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.batch {
-            Some(batch) => write!(f, "; message {batch} is lost"),
-            None => write!(f, "; what lay there is lost, everything else was recovered"),
-        }
-    }
-}
+use super::store::locate;
 
 /// What an event needs to know of its message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -164,20 +77,21 @@ pub enum UnreportedEvent {
     Outcome(Outcome),
 }
 
-/// What one shard starts with.
+/// What a shard gets back from before.
 #[derive(Debug)]
 pub struct Home {
     pub shard: ShardId,
     /// Every open recipient, in the order of reception. To be taken by the engine.
     pub arrivals: Vec<Arrival>,
-    /// In order. When they are durable in the event log, tell the spool its
-    /// [`recovered_seq`](crate::spool::Spool::recovered_seq).
+    /// In order. When they are durable in the event log, say so to the spool by
+    /// [`recovered_told`](crate::spool::Spool::recovered_told).
     pub unreported: Vec<Unreported>,
     pub damage: Vec<Damaged>,
     /// Commits that were cut because they had not been finished.
     pub torn_tails: u32,
+    /// Where the log goes on, unless that was asked of the scan already.
+    beginning: Option<Beginning>,
     parts: HomeParts,
-    free: Vec<(SegmentFile, u64)>,
 }
 
 /// What the home itself keeps.
@@ -185,121 +99,47 @@ pub struct Home {
 pub(super) struct HomeParts {
     pub entries: Index,
     pub segments: Segments,
-    pub next_segment: u64,
-    pub found: log::Found,
+    /// See [`log::Found::unsynced`](crate::log::Found).
+    pub unsynced: Vec<SegmentFile>,
+    /// Files of no use.
     pub useless: Vec<SegmentFile>,
     /// Segments that were made and never written, with their sizes.
     pub blank: Vec<(SegmentFile, u64)>,
 }
 
 impl Home {
-    /// The home of a shard that has never had a spool.
-    pub fn empty(shard: ShardId) -> Home {
-        let parts = HomeParts {
-            next_segment: 1,
-            ..HomeParts::default()
-        };
-        let (arrivals, unreported, damage, free) = Default::default();
+    fn empty(shard: ShardId) -> Home {
+        let (arrivals, unreported, damage, parts) = Default::default();
         Home {
             shard,
             arrivals,
             unreported,
             damage,
             torn_tails: 0,
+            beginning: None,
             parts,
-            free,
         }
     }
 
-    pub(super) fn take_parts(&mut self, segment_bytes: u64) -> HomeParts {
-        let mut parts = core::mem::take(&mut self.parts);
-        for (file, bytes) in core::mem::take(&mut self.free) {
-            if bytes == segment_bytes && file.shard == self.shard {
-                parts.found.free.push(file);
-            } else {
-                parts.useless.push(file);
-            }
-        }
-        parts
+    /// This is where the log goes on, asked of the scan before.
+    pub fn goes_on(&mut self, beginning: Beginning) {
+        self.beginning = Some(beginning);
     }
-}
 
-/// Commit and offset: orders all records about one batch.
-type Key = (u64, u32);
-
-/// The best copy of a message seen so far.
-struct Found {
-    key: Key,
-    /// The last event whose outcome the states include.
-    known: EventSeq,
-    segment: usize,
-    message_bytes: u32,
-    body_bytes: u32,
-    received: Wall,
-    size: u32,
-    recipients: Box<[(Recipient, State)]>,
-}
-
-struct OutcomeFact {
-    segment: usize,
-    head: OutcomeHead,
-}
-
-struct SegmentFact {
-    segment: Segment,
-    start: u32,
-    sealed: bool,
-    /// See [`Recovered::prior`].
-    prior: Option<Position>,
-}
-
-#[derive(Default)]
-struct Folder {
-    number_max: u64,
-    numbers: BTreeSet<u64>,
-    good: Position,
-    synced: Position,
-    free: Vec<(SegmentFile, u64)>,
-    /// See [`HomeParts::blank`].
-    blank: Vec<(SegmentFile, u64)>,
-    /// Not sealed, so perhaps not synced.
-    unsynced: Vec<SegmentFile>,
-    torn_tails: u32,
-}
-
-impl Folder {
-    /// What the next start's marks will say is what the newest segment says.
-    fn counts(&mut self, segment: u64, good: u32, sure: u32) {
-        if segment > self.good.segment {
-            self.good = Position {
-                segment,
-                offset: good,
-            };
-            self.synced = Position {
-                segment,
-                offset: sure,
-            };
-        }
+    /// What [`Spool::new`](crate::spool::Spool::new) wants; asked once.
+    pub fn begin(&mut self) -> Beginning {
+        let beginning = self.beginning.take();
+        beginning.unwrap_or_else(|| Beginning::empty(self.shard))
     }
-}
 
-/// What the files of one shard's folder hold, each by itself. Folders can be scanned beside each
-/// other; a [`Recovery`] puts the scans together.
-pub struct Scan {
-    spool_id: u64,
-    shard: ShardId,
-    folder: Folder,
-    segments: Vec<SegmentFact>,
-    /// All copies.
-    messages: Vec<(BatchId, Found)>,
-    outcomes: Vec<OutcomeFact>,
-    receptions: Vec<(EventSeq, usize, BatchId)>,
-    events: Vec<(EventSeq, usize, Outcome)>,
-    /// The newest event mark.
-    mark: Option<EventSeq>,
-    starts: BTreeMap<u32, u16>,
-    damage: Vec<Damaged>,
-    names: Set<Arc<str>>,
+    /// Where a message lies, if it has open recipients.
+    pub fn locate(&self, batch: BatchId) -> Option<BodyAt> {
+        locate(&self.parts.entries, &self.parts.segments, batch)
+    }
+
+    pub(super) fn take_parts(&mut self) -> HomeParts {
+        core::mem::take(&mut self.parts)
+    }
 }
 
 /// Rebuilds the homes of all shards: [`Recovery::take`] per folder, then [`Recovery::finish`].
@@ -307,6 +147,8 @@ pub struct Recovery {
     spool_id: u64,
     shards: u16,
     folders: BTreeMap<ShardId, Folder>,
+    /// Of folders that were scanned here.
+    beginnings: Vec<Beginning>,
     segments: Vec<SegmentFact>,
     messages: Map<BatchId, Found>,
     /// Other copies than the best, and which segments they are in.
@@ -322,259 +164,6 @@ pub struct Recovery {
     names: Set<Arc<str>>,
 }
 
-impl Scan {
-    /// All files of one shard's folder with their sizes; those of kind `New` can be removed before.
-    pub fn folder(
-        spool_id: u64,
-        shard: ShardId,
-        mut files: Vec<(SegmentFile, u64)>,
-        read: ReadFn<'_>,
-    ) -> Result<Scan, RecoveryError> {
-        // Newest first: it says how much of the older ones counts.
-        files.sort_by_key(|(file, _)| core::cmp::Reverse(file.number));
-        let mut scan = Scan {
-            spool_id,
-            shard,
-            folder: Folder::default(),
-            segments: Vec::new(),
-            messages: Vec::new(),
-            outcomes: Vec::new(),
-            receptions: Vec::new(),
-            events: Vec::new(),
-            mark: None,
-            starts: BTreeMap::new(),
-            damage: Vec::new(),
-            names: Set::default(),
-        };
-        let mut evidence = Evidence::default();
-        for (file, file_bytes) in files {
-            let folder = &mut scan.folder;
-            folder.number_max = folder.number_max.max(file.number);
-            folder.numbers.insert(file.number);
-            match file.kind {
-                SegmentKind::Live => {}
-                SegmentKind::Free => folder.free.push((file, file_bytes)),
-                SegmentKind::New | SegmentKind::Damaged => {}
-            }
-            if file.kind == SegmentKind::Live {
-                scan.read_segment(&mut evidence, file, file_bytes, read)?;
-            }
-        }
-        Ok(scan)
-    }
-
-    fn read_segment(
-        &mut self,
-        evidence: &mut Evidence,
-        file: SegmentFile,
-        file_bytes: u64,
-        read: ReadFn<'_>,
-    ) -> Result<(), RecoveryError> {
-        let place = Place {
-            spool_id: self.spool_id,
-            segment: file.number,
-        };
-        let mut part = |offset, bytes| read(file, offset, bytes);
-        let problem = match recover::read_segment(place, file_bytes, *evidence, &mut part) {
-            // What was kept for outcomes on a full disk is what the next start begins with.
-            Ok(recovered) if recovered.is_blank() => {
-                self.folder.blank.push((file, file_bytes));
-                return Ok(());
-            }
-            Ok(recovered) => {
-                if recovered.good_offset as usize > format::HEADER_BYTES {
-                    self.folder
-                        .counts(file.number, recovered.good_offset, recovered.sure_offset);
-                }
-                self.folder.torn_tails += u32::from(recovered.tail != Tail::Clean);
-                *evidence = recovered.evidence;
-                if recovered.complete {
-                    self.folder.unsynced.push(file);
-                }
-                self.take_segment(file, file_bytes, &recovered);
-                return Ok(());
-            }
-            Err(RecoverError::NewerFormat(major)) => {
-                return Err(RecoveryError::NewerFormat { file, major });
-            }
-            Err(RecoverError::Foreign) => Problem::Foreign,
-            Err(RecoverError::Unreadable(_)) => Problem::Unreadable,
-        };
-        // It stays where it is, and nothing that is written from now on may rule it out.
-        self.folder.counts(file.number, Position::UNKNOWN_OFFSET, 0);
-        self.damage.push(Damaged {
-            file,
-            offset: 0,
-            bytes: 0,
-            problem,
-            batch: None,
-        });
-        Ok(())
-    }
-
-    fn take_segment(&mut self, file: SegmentFile, file_bytes: u64, recovered: &Recovered) {
-        let start = recovered.start.unwrap_or(0);
-        if let Some(shards) = recovered.shards {
-            self.starts.insert(start, shards);
-        }
-        let index = self.segments.len();
-        let segment = Segment::new(file, file_bytes);
-        let (sealed, prior) = (!recovered.complete, recovered.prior);
-        self.segments.push(SegmentFact {
-            segment,
-            start,
-            sealed,
-            prior,
-        });
-        // The marks first: what they cover needs no second look.
-        for frame in recovered
-            .frames
-            .iter()
-            .filter(|it| it.kind == record::KIND_EVENT_MARK)
-        {
-            if let Some(upto) = record::decode_event_mark(recovered.payload(frame)) {
-                self.mark = self.mark.max(Some(upto));
-            }
-        }
-        let mut lost = Vec::new();
-        for (position, frame) in recovered.frames.iter().enumerate() {
-            let payload = recovered.payload(frame);
-            let sound = match frame.kind {
-                record::KIND_MESSAGE => {
-                    let body = recovered.frames.get(position + 1);
-                    let sure = frame.offset < recovered.sure_offset;
-                    let body = (body, recovered.complete);
-                    self.take_message(index, frame, payload, body, sure)
-                }
-                record::KIND_OUTCOME => self.take_outcome(index, payload),
-                _ => true,
-            };
-            if !sound {
-                lost.push((frame.offset, frame.frame_bytes(), payload));
-            }
-        }
-        self.report(index, recovered, &lost);
-    }
-
-    fn take_message(
-        &mut self,
-        segment: usize,
-        frame: &FrameRef,
-        payload: &[u8],
-        (body, complete): (Option<&FrameRef>, bool),
-        sure: bool,
-    ) -> bool {
-        let names = &mut self.names;
-        let mut intern = |name: &str| intern(names, name);
-        let Some(head) = record::decode_message_head(payload) else {
-            return false;
-        };
-        let Some(recipients) = record::decode_recipients(payload, &mut intern) else {
-            return false;
-        };
-        let adjacent = |body: &&FrameRef| {
-            body.kind == record::KIND_BODY
-                && body.offset == frame.offset + frame.frame_bytes()
-                && body.commit == frame.commit
-                && body.payload_bytes == head.body_bytes
-        };
-        if complete && body.filter(adjacent).is_none() {
-            return false;
-        }
-        if head.moved && !sure {
-            // A copy in the last commit before a crash: that commit may have failed, or not be
-            // whole, and the original is still there. It must not count at later starts either.
-            return true;
-        }
-        self.event_of(segment, head.event);
-        self.receptions.push((head.event, segment, head.batch));
-        let found = Found {
-            key: (frame.commit, frame.offset),
-            known: head.known,
-            segment,
-            message_bytes: frame.frame_bytes(),
-            body_bytes: format::frame_bytes(head.body_bytes as usize) as u32,
-            received: head.received,
-            size: head.body_bytes,
-            recipients: recipients.into_boxed_slice(),
-        };
-        self.messages.push((head.batch, found));
-        true
-    }
-
-    fn take_outcome(&mut self, segment: usize, payload: &[u8]) -> bool {
-        let Some(head) = record::decode_outcome_head(payload) else {
-            return false;
-        };
-        self.event_of(segment, head.event);
-        self.outcomes.push(OutcomeFact { segment, head });
-        if self.mark.is_some_and(|mark| head.event <= mark) {
-            return true;
-        }
-        match record::decode_outcome(payload) {
-            Some(outcome) => self.events.push((head.event, segment, outcome)),
-            None => return false,
-        }
-        true
-    }
-
-    fn event_of(&mut self, segment: usize, event: EventSeq) {
-        let segment = &mut self.segments[segment].segment;
-        segment.events = segment.events.max(event);
-    }
-
-    /// Reports damage; a part of a message whose envelope is left is reported by its name.
-    fn report(&mut self, index: usize, recovered: &Recovered, lost: &[(u32, u32, &[u8])]) {
-        let segment = &mut self.segments[index].segment;
-        let file = segment.file;
-        for (offset, bytes, payload) in lost {
-            let head = record::decode_message_head(payload);
-            let body = head
-                .as_ref()
-                .map_or(0, |it| format::frame_bytes(it.body_bytes as usize));
-            let bytes = bytes + body as u32;
-            let within = |it: &&recover::Damage| (*offset..offset + bytes).contains(&it.offset);
-            let unconfirmed = recovered.damage.iter().find(within).map(|it| it.certainty);
-            let problem = problem(unconfirmed.unwrap_or(Certainty::Damaged));
-            let batch = head.map(|it| it.batch);
-            self.damage.push(Damaged {
-                file,
-                offset: *offset,
-                bytes,
-                problem,
-                batch,
-            });
-        }
-        for damage in &recovered.damage {
-            let cut = recovered.cut.filter(|it| it.offset == damage.offset);
-            let told = |(offset, bytes, payload): &(u32, u32, &[u8])| {
-                let head = record::decode_message_head(payload);
-                let body = head.map_or(0, |it| format::frame_bytes(it.body_bytes as usize) as u32);
-                (*offset..offset + bytes + body).contains(&damage.offset)
-            };
-            if cut.is_some() || !lost.iter().any(told) {
-                let recover::Damage {
-                    offset,
-                    bytes,
-                    certainty,
-                } = *damage;
-                let problem = match cut {
-                    Some(Cut { unused, .. }) => Problem::Short { unused },
-                    None => problem(certainty),
-                };
-                self.damage.push(Damaged {
-                    file,
-                    offset,
-                    bytes,
-                    problem,
-                    batch: None,
-                });
-            }
-        }
-        segment.damaged = !lost.is_empty() || !recovered.damage.is_empty();
-    }
-}
-
 impl Recovery {
     /// `shards` is the number of shards from now on.
     pub fn new(spool_id: u64, shards: u16) -> Recovery {
@@ -583,6 +172,7 @@ impl Recovery {
             spool_id,
             shards,
             folders: BTreeMap::new(),
+            beginnings: Vec::new(),
             segments: Vec::new(),
             messages: Map::default(),
             copies: Vec::new(),
@@ -596,18 +186,23 @@ impl Recovery {
         }
     }
 
-    /// Scans a folder and takes what was found.
+    /// Scans a folder whole and takes what was found.
     pub fn folder(
         &mut self,
         shard: ShardId,
         files: Vec<(SegmentFile, u64)>,
         read: ReadFn<'_>,
     ) -> Result<(), RecoveryError> {
-        self.take(Scan::folder(self.spool_id, shard, files, read)?);
+        let mut scan = Scan::new(self.spool_id, shard, files);
+        if shard.index() < usize::from(self.shards) {
+            self.beginnings.push(scan.begin(read)?);
+        }
+        while scan.step(read)? {}
+        self.take(scan);
         Ok(())
     }
 
-    /// Adds what a folder holds to what others do.
+    /// Adds what a folder holds to what others do. The scan has nothing left.
     pub fn take(&mut self, scan: Scan) {
         let first = self.segments.len();
         self.segments.extend(scan.segments);
@@ -658,14 +253,14 @@ impl Recovery {
         for (shard, folder) in core::mem::take(&mut self.folders) {
             let home = &mut homes[self.home_of(shard)];
             home.torn_tails += folder.torn_tails;
-            home.free.extend(folder.free);
+            let free = folder.free.into_iter().map(|(file, _)| file);
+            home.parts.useless.extend(free);
             home.parts.blank.extend(folder.blank);
-            home.parts.found.unsynced.extend(folder.unsynced);
-            if home.shard == shard {
-                home.parts.next_segment = folder.number_max + 1;
-                home.parts.found.good = folder.good;
-                home.parts.found.synced = folder.synced;
-            }
+            home.parts.unsynced.extend(folder.unsynced);
+        }
+        for beginning in core::mem::take(&mut self.beginnings) {
+            let home = beginning.shard.index();
+            homes[home].beginning = Some(beginning);
         }
         for damaged in core::mem::take(&mut self.damage) {
             homes[self.home_of(damaged.file.shard)].damage.push(damaged);
@@ -908,22 +503,6 @@ impl Recovery {
 
 fn home_of(folder: ShardId, shards: u16) -> usize {
     folder.index() % usize::from(shards)
-}
-
-fn problem(certainty: Certainty) -> Problem {
-    match certainty {
-        Certainty::TornOrDamaged => Problem::TornOrDamaged,
-        Certainty::Damaged => Problem::Damaged,
-    }
-}
-
-fn intern(names: &mut Set<Arc<str>>, name: &str) -> Arc<str> {
-    if let Some(known) = names.get(name) {
-        return known.clone();
-    }
-    let name: Arc<str> = name.into();
-    names.insert(name.clone());
-    name
 }
 
 fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Found) {

@@ -35,6 +35,7 @@ use super::record;
 use super::record::Message;
 use super::record::State;
 use super::recovery::Home;
+use super::scan::Beginning;
 
 /// Outcomes kept in memory while the disk fails; beyond it they are dropped and counted.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
@@ -197,7 +198,13 @@ pub struct Spool {
     pub(super) compaction: Compaction,
     pub(super) scratch: Vec<u8>,
     next_event: u64,
+    /// What earlier starts have left is known: before that nothing is reclaimed or moved.
+    adopted: bool,
     events_durable: EventSeq,
+    /// The same, but for the events of earlier starts that are to be told again.
+    events_seen: EventSeq,
+    /// The events of earlier starts are durable in the event log.
+    recovered_told: bool,
     /// The newest event mark in the log.
     events_marked: EventSeq,
     durable: CommitId,
@@ -210,36 +217,42 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// The home that recovery found. Takes what it needs out of `home`; arrivals, unreported
-    /// events and damage stay there for the engine.
-    pub fn new(config: Config, home: &mut Home) -> Spool {
-        let parts = home.take_parts(config.log.segment_bytes);
-        let base = EventSeq::base(config.log.start);
-        let mut writer = Writer::new(config.log.clone(), parts.next_segment, parts.found);
-        for file in parts.useless {
+    /// A home that goes on where its log ended. It hears of the mail of earlier starts by
+    /// [`Self::adopt`].
+    pub fn new(config: Config, beginning: Beginning) -> Spool {
+        let segment_bytes = config.log.segment_bytes;
+        let fits = |(_, bytes): &(SegmentFile, u64)| *bytes == segment_bytes;
+        let (free, useless): (Vec<_>, Vec<_>) = beginning.free.into_iter().partition(fits);
+        let found = log::Found {
+            good: beginning.good,
+            synced: beginning.synced,
+            free: free.into_iter().map(|(file, _)| file).collect(),
+            unsynced: beginning.unsynced,
+        };
+        let mut writer = Writer::new(config.log.clone(), beginning.next_segment, found);
+        for (file, _) in useless {
             writer.discard(file);
         }
-        for (file, file_bytes) in parts.blank {
+        for (file, file_bytes) in beginning.blank {
             writer.reclaim(file, file_bytes, false);
         }
-        if parts.segments.len() > 0 {
-            // Makes what recovery decided hold at all later starts.
+        if beginning.goes_on {
+            // Makes what recovery decides hold at all later starts.
             writer.confirm();
         }
-        let events_durable = if home.unreported.is_empty() {
-            base
-        } else {
-            EventSeq(0)
-        };
+        let base = EventSeq::base(config.log.start);
         Spool {
             config,
             writer,
-            entries: parts.entries,
-            segments: parts.segments,
+            entries: Index::default(),
+            segments: Segments::newer_than_found(),
             compaction: Compaction::default(),
             scratch: Vec::new(),
             next_event: base.0 + 1,
-            events_durable,
+            adopted: false,
+            events_durable: EventSeq(0),
+            events_seen: base,
+            recovered_told: false,
             events_marked: EventSeq(0),
             durable: CommitId(0),
             backlog: Backlog::default(),
@@ -247,6 +260,46 @@ impl Spool {
             reclaim_at: Mono(0),
             reclaimed_segments: 0,
             noted_segment: 0,
+        }
+    }
+
+    /// A home that knows from the first moment what earlier starts have left.
+    pub fn whole(config: Config, home: &mut Home) -> Spool {
+        let mut spool = Spool::new(config, home.begin());
+        spool.adopt(home);
+        spool
+    }
+
+    /// Takes over what recovery has found. Arrivals, unreported events and damage stay in `home`
+    /// for the engine.
+    pub fn adopt(&mut self, home: &mut Home) {
+        assert!(!self.adopted, "there is one past");
+        let parts = home.take_parts();
+        for file in parts.useless {
+            self.writer.discard(file);
+        }
+        for (file, file_bytes) in parts.blank {
+            self.writer.reclaim(file, file_bytes, false);
+        }
+        let own = self.config.log.shard;
+        if parts.segments.iter().any(|(_, it)| it.file.shard != own) {
+            self.writer.confirm();
+        }
+        // One that cannot be synced counts by the word of those that came after it.
+        let since: Vec<SegmentId> = self.segments.iter().map(|(id, _)| id).collect();
+        self.segments.adopt(parts.segments);
+        for file in &parts.unsynced {
+            let Some(to) = self.segments.find(*file) else {
+                continue;
+            };
+            since.iter().for_each(|from| self.segments.refer(*from, to));
+        }
+        self.writer.sync_found(parts.unsynced);
+        self.entries.adopt(parts.entries);
+        self.adopted = true;
+        self.reclaim_due = true;
+        if home.unreported.is_empty() {
+            self.recovered_told();
         }
     }
 
@@ -360,18 +413,20 @@ impl Spool {
         Some((self.own_segment(at.segment), at.commit))
     }
 
-    /// All events up to this one are durable in the event log.
+    /// All events of this start up to this one are durable in the event log.
     pub fn events_durable(&mut self, upto: EventSeq) {
-        if upto > self.events_durable {
-            self.events_durable = upto;
+        self.events_seen = self.events_seen.max(upto);
+        if self.recovered_told && self.events_seen > self.events_durable {
+            self.events_durable = self.events_seen;
             self.reclaim_due = true;
         }
     }
 
-    /// When the events that recovery found unreported are durable in the event log, say so with
-    /// this number. They come before all others.
-    pub fn recovered_seq(&self) -> EventSeq {
-        EventSeq::base(self.config.log.start)
+    /// The events that recovery found unreported are durable in the event log as well. Until this
+    /// is said the log does not tell that any are.
+    pub fn recovered_told(&mut self) {
+        self.recovered_told = true;
+        self.events_durable(EventSeq(0));
     }
 
     /// The next operation to start, if there is one. Call until there is none.
@@ -386,7 +441,11 @@ impl Spool {
             return op;
         }
         self.reclaim(now);
-        self.writer.poll(now).or_else(|| self.poll_compaction(now))
+        let op = self.writer.poll(now);
+        if op.is_some() || !self.adopted {
+            return op;
+        }
+        self.poll_compaction(now)
     }
 
     /// See [`Writer::could_start`].
@@ -428,7 +487,7 @@ impl Spool {
 
     /// When to poll again although nothing has happened.
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let held = self.durable == CommitId(0) || !self.backlog.payloads.is_empty();
+        let held = self.durable == CommitId(0) || self.reclaim_is_held();
         let reclaim = self.reclaim_due && !held;
         let reclaim = reclaim.then_some(self.reclaim_at);
         let wakeups = [
@@ -452,13 +511,7 @@ impl Spool {
 
     /// Where a message lies, if it has open recipients.
     pub fn locate(&self, batch: BatchId) -> Option<BodyAt> {
-        let entry = self.entries.get(batch)?;
-        let file = self.segments.get(entry.segment)?.file;
-        Some(BodyAt {
-            file,
-            offset: u64::from(entry.offset),
-            bytes: entry.bytes(),
-        })
+        locate(&self.entries, &self.segments, batch)
     }
 
     /// Makes a message out of what was read at `at`. The body shares the memory of `bytes`.
@@ -576,7 +629,7 @@ impl Spool {
         let first = self.durable == CommitId(0);
         let waits = first && !self.writer.found_is_synced()
             || self.reclaim_at > now.mono
-            || !self.backlog.payloads.is_empty();
+            || self.reclaim_is_held();
         if !self.reclaim_due || waits {
             return;
         }
@@ -598,6 +651,11 @@ impl Spool {
         for (file, file_bytes, damaged) in found {
             self.writer.reclaim(file, file_bytes, damaged);
         }
+    }
+
+    /// Until that is over, whose end is seen to by whoever brings it about.
+    fn reclaim_is_held(&self) -> bool {
+        !self.adopted || self.writer.syncs_found() || !self.backlog.payloads.is_empty()
     }
 
     /// Takes back what was in commits that failed: messages are forgotten, outcomes kept.
@@ -661,6 +719,16 @@ impl Spool {
         }
         self.backlog.refers.clear();
     }
+}
+
+pub(super) fn locate(entries: &Index, segments: &Segments, batch: BatchId) -> Option<BodyAt> {
+    let entry = entries.get(batch)?;
+    let file = segments.get(entry.segment)?.file;
+    Some(BodyAt {
+        file,
+        offset: u64::from(entry.offset),
+        bytes: entry.bytes(),
+    })
 }
 
 /// A message and its body, as they stand next to each other.

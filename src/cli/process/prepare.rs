@@ -1,5 +1,5 @@
-//! What a process needs before its first shard runs: the spool read back, one setup per shard, the
-//! addresses to listen on, and what the machine is.
+//! What a process needs before its first shard runs: one setup per shard, the addresses to listen
+//! on, and what the machine is.
 
 use core::time::Duration;
 use std::net::SocketAddr;
@@ -7,24 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::prng::Prng;
-use crate::base::time::Wall;
-use crate::base::units;
 use crate::cli::process::Options;
 use crate::config::{Config, ListenerKind, SpoolSync};
-use crate::control::management::{disk_space, unnamed_binding};
+use crate::control::management::disk_space;
 use crate::control::{http, metrics, startup};
 use crate::engine::Setup;
 use crate::engine::cells::Cells;
-use crate::engine::io::Level;
-use crate::engine::owner::is_unnamed;
 use crate::engine::settings::Identity;
-use crate::engine::stats::Gauges;
 use crate::hose::{self, Hose};
 use crate::log::SyncMode;
 use crate::shard::disk::io_uring_sentence;
 use crate::shard::{clock::Clock, net};
-use crate::spool::{self, Spool};
-use crate::types::message::Arrival;
+use crate::spool::{self, Beginning, Spool, SpoolFile};
 
 /// The share of the disk that one shard's segments may take is the disk: free space decides.
 const SEGMENTS_MAX: u32 = 1_000_000;
@@ -77,45 +71,25 @@ pub(super) fn absent_sources(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Reads the spool back and makes one setup per shard. Also tells the damage found, in sentences.
+/// One setup per shard. What the spool holds is in them, or comes later.
 pub(super) fn setups(
     options: &Options,
     config: &Arc<Config>,
-    base: &Path,
+    spool_file: &SpoolFile,
+    (beginnings, homes): (Vec<Beginning>, Option<Vec<spool::Home>>),
     seed: u64,
-    clock: &Clock,
-) -> Result<(Vec<Setup>, Vec<String>), String> {
+) -> Result<Vec<Setup>, String> {
     let global = config.global();
-    let shards = config.shard_count() as usize;
-    let spool_file = startup::count_start(base, shards, seed)?;
-    let began = clock.now().mono;
-    let mut told = began;
-    let mut homes = startup::recover(base, &spool_file, &mut |done, all| {
-        let now = clock.now().mono;
-        if now.since(told) >= Duration::from_secs(2) {
-            told = now;
-            (options.notice)(
-                Level::Info,
-                &format!(
-                    "reading the spool: {done} of {}",
-                    units::counted(all as u64, "segment")
-                ),
-            );
-        }
-    })?;
-    let ended = startup::ended_clean(base, &spool_file);
-    let (now, clean) = (clock.now(), ended.is_some());
-    let damage = report_recovery(options, &homes, now.mono.since(began), ended);
-    let arrivals = by_owner(options, &mut homes, shards, clean, now.wall);
-    tell_unnamed(options, config, &arrivals);
+    let shards = beginnings.len();
     let mut cells = Cells::new(smtp_addresses(config).len());
     (cells.sessions_max, cells.outgoing_max) = connections_max(startup::descriptors());
     let cells = Arc::new(cells);
     sample(&cells, config, config);
     let identity = identity(options, config);
+    let mut homes = homes.map(|homes| homes.into_iter().map(Box::new));
     let mut setups = Vec::new();
-    for (mut home, arrivals) in homes.into_iter().zip(arrivals) {
-        let shard = home.shard;
+    for beginning in beginnings {
+        let shard = beginning.shard;
         let mut log =
             crate::log::Config::new(spool_file.spool_id, shard, spool_file.starts, shards as u16);
         log.segment_bytes = global.spool_segment_size;
@@ -124,7 +98,6 @@ pub(super) fn setups(
             log,
             segments_max: SEGMENTS_MAX,
         };
-        let spool = Spool::new(spool_config, &mut home);
         let existing = startup::event_files(Path::new(&global.event_log), shard, shards)?;
         let hose_settings = hose::Settings {
             max_file_bytes: global.event_log_max_size,
@@ -140,13 +113,12 @@ pub(super) fn setups(
             config: config.clone(),
             identity: identity.clone(),
             cells: cells.clone(),
-            spool,
+            spool: Spool::new(spool_config, beginning),
             hose: Hose::new(hose_settings, shard, existing),
-            arrivals,
-            unreported: core::mem::take(&mut home.unreported),
+            recovered: homes.as_mut().and_then(Iterator::next),
         });
     }
-    Ok((setups, damage))
+    Ok(setups)
 }
 
 fn sync_mode(option: SpoolSync) -> SyncMode {
@@ -162,97 +134,6 @@ fn sync_mode(option: SpoolSync) -> SyncMode {
 fn connections_max(descriptors: u64) -> (u64, u64) {
     let out = descriptors / 2;
     (descriptors - descriptors / 8 - out, out)
-}
-
-/// Recovered recipients, for each shard those whose queues it owns. After an end that was not clean
-/// each of them that was not delayed may have been on the wire.
-fn by_owner(
-    options: &Options,
-    homes: &mut [spool::Home],
-    shards: usize,
-    clean: bool,
-    now: Wall,
-) -> Vec<Vec<Arrival>> {
-    let mut owned: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut in_doubt = 0;
-    for home in homes {
-        for mut arrival in core::mem::take(&mut home.arrivals) {
-            arrival.in_doubt = !clean && arrival.progress.due <= now;
-            in_doubt += u64::from(arrival.in_doubt);
-            let domain = arrival.address.routing_domain();
-            let owner = crate::engine::owner_of(shards, &arrival.binding, &domain);
-            owned[owner.index()].push(arrival);
-        }
-    }
-    if in_doubt > 0 {
-        let text = format!(
-            "the last run ended without notice: of {} due then, what was on the wire comes twice; \
-             each is counted as a possible duplicate when it is delivered",
-            units::counted(in_doubt, "message")
-        );
-        (options.notice)(Level::Warn, &text);
-    }
-    owned
-}
-
-/// Mail of the last run whose binding is not in the configuration any more.
-fn tell_unnamed(options: &Options, config: &Config, arrivals: &[Vec<Arrival>]) {
-    let mut gauges = Gauges::default();
-    let all = arrivals.iter().flatten();
-    for arrival in all.filter(|it| is_unnamed(config, &it.binding)) {
-        gauges.unnamed_binding_messages += 1;
-        gauges.unnamed_binding = arrival.binding.to_string();
-    }
-    if let Some(text) = unnamed_binding(&gauges) {
-        (options.notice)(Level::Warn, &text);
-    }
-}
-
-/// Tells what was found, and the damage once more to the caller. `ended` is what has changed since
-/// a clean end; nothing if the last run had none.
-fn report_recovery(
-    options: &Options,
-    homes: &[spool::Home],
-    took: Duration,
-    ended: Option<Vec<String>>,
-) -> Vec<String> {
-    let recipients: usize = homes.iter().map(|home| home.arrivals.len()).sum();
-    let torn: u32 = homes.iter().map(|home| home.torn_tails).sum();
-    let mut found: Vec<String> = homes
-        .iter()
-        .flat_map(|home| &home.damage)
-        .map(|damage| format!("E204 {damage}"))
-        .collect();
-    // Only a run that was cut off leaves a commit unfinished.
-    let cut = match &ended {
-        None if torn > 0 => format!("; {} cut", units::counted(torn.into(), "unfinished commit")),
-        None => String::new(),
-        Some(_) => {
-            let tell = |home: &spool::Home| {
-                let shard = home.shard.0;
-                format!(
-                    "E204 shard-{shard:02}: the last commit is damaged although the last run \
-                     ended cleanly; mail in it is lost, everything else was recovered"
-                )
-            };
-            found.extend(homes.iter().filter(|it| it.torn_tails > 0).map(tell));
-            String::new()
-        }
-    };
-    let gone = ended.unwrap_or_default().into_iter();
-    found.extend(gone.map(|sentence| format!("E204 {sentence}")));
-    if recipients > 0 || !cut.is_empty() {
-        let text = format!(
-            "recovered {} from the spool in {}{cut}",
-            units::counted(recipients as u64, "queued message"),
-            units::duration(took),
-        );
-        (options.notice)(Level::Info, &text);
-    }
-    for sentence in &found {
-        (options.notice)(Level::Error, sentence);
-    }
-    found
 }
 
 /// Names and addresses under which mail would come back to this process.

@@ -46,6 +46,7 @@ use crate::cli::spool::writer::Store;
 use crate::config::Config;
 use crate::control::journal::JOURNAL_BYTES_MAX;
 use crate::control::journal::Journal;
+use crate::control::reading;
 use crate::control::startup;
 use crate::control::startup::SpoolLock;
 use crate::log::CommitId;
@@ -361,7 +362,7 @@ impl Import {
             startup::count_start(&place.base, shards.into(), random()).map_err(failed)?;
         let mut progress = Progress::new("reading the spool");
         let mut told = |done: usize, all: usize| progress.at(done as u64, all as u64, "segments");
-        let mut homes = startup::recover(&place.base, &spool_file, &mut told).map_err(failed)?;
+        let mut homes = reading::whole(&place.base, &spool_file, &mut told).map_err(failed)?;
         let ended = startup::ended_clean(&place.base, &spool_file);
         let clean = ended.is_some() || spool_file.starts == 1;
         let mut warnings = before.warnings.clone();

@@ -474,7 +474,7 @@ fn still(file: &SpoolFile, shards: u16, home: &mut Home) -> Spool {
     let start = file.starts.min(STARTS_MAX);
     let log = log::Config::new(file.spool_id, home.shard, start, shards);
     let segments_max = u32::MAX;
-    Spool::new(spool::Config { log, segments_max }, home)
+    Spool::whole(spool::Config { log, segments_max }, home)
 }
 
 /// Waits for whatever an engine has under way.

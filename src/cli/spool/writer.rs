@@ -80,7 +80,7 @@ impl Store {
             settings: settings.clone(),
             shard,
             clock: Clock::start(),
-            spool: Spool::new(spool::Config { log, segments_max }, home),
+            spool: Spool::whole(spool::Config { log, segments_max }, home),
             hands: Hands {
                 base: settings.base.clone(),
                 mode: settings.mode,

@@ -137,6 +137,13 @@ pub enum ConfigOnDisk {
     Broken(String),
 }
 
+/// How far that has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SpoolReading {
+    pub segments_read: u64,
+    pub segments: u64,
+}
+
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct SpoolState {
     pub path: String,
@@ -147,6 +154,9 @@ pub struct SpoolState {
     pub size_bytes: Option<u64>,
     /// `Min_Free_Space`: with less, nothing is accepted.
     pub min_free_bytes: u64,
+    /// While a start reads it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<SpoolReading>,
 }
 
 /// Per second over the last half minute; null until there are two samples.

@@ -137,6 +137,19 @@ fn spool(status: &StatusData, found: &mut Found) {
             changes,
         );
     }
+    let comes = "mail is taken and delivered meanwhile, lists of the queues are not complete yet";
+    if let Some(reading) = spool.reading {
+        let all = units::counted(reading.segments, "segment");
+        let text = format!(
+            "the start still reads the spool back, {} of {all}: {comes}",
+            units::grouped(reading.segments_read),
+        );
+        found.warn(text, &[]);
+    } else if gauges.queue_returning > 0 {
+        let left = units::counted(gauges.queue_returning, "message");
+        let text = format!("{left} of the last run are on their way into the queues: {comes}");
+        found.warn(text, &[]);
+    }
     if let (Some(free), Some(size)) = (spool.free_bytes, spool.size_bytes.filter(|s| *s > 0)) {
         let used = 100 - u128::from(free.min(size)) * 100 / u128::from(size);
         let left = units::size(free);
@@ -232,6 +245,7 @@ fn config(status: &StatusData, found: &mut Found) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::management::protocol::SpoolReading;
     use crate::engine::stats::ShardStats;
 
     fn healthy() -> StatusData {
@@ -254,6 +268,22 @@ mod tests {
     fn a_healthy_engine_has_nothing_to_say() {
         assert_eq!(warnings(&healthy()), []);
         assert_eq!(verdict(&[]), OK);
+    }
+
+    #[test]
+    fn a_start_that_is_not_through_says_how_far_it_is() {
+        let mut status = healthy();
+        status.total.gauges.queue_returning = 1_000;
+        let text = |status: &StatusData| warnings(status).remove(0).text;
+        assert!(text(&status).starts_with("1,000 messages of the last run are on their way"));
+        status.spool.reading = Some(SpoolReading {
+            segments_read: 12,
+            segments: 1_901,
+        });
+        assert!(
+            text(&status).contains("reads the spool back, 12 of 1,901 segments: mail is taken")
+        );
+        assert_eq!(warnings(&status)[0].level, Level::Warn);
     }
 
     #[test]

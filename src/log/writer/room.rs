@@ -93,9 +93,13 @@ impl Writer {
 
     /// What recovery found is on disk, and not only in the memory of the system.
     pub fn found_is_synced(&self) -> bool {
+        !self.syncs_found() && self.suspect.is_empty()
+    }
+
+    /// Whether that is still being brought about.
+    pub fn syncs_found(&self) -> bool {
         let syncs = |it: &Flight| matches!(it.work, Work::SyncFound(_));
-        let done = self.unsynced.is_empty() && !self.flight.as_ref().is_some_and(syncs);
-        done && self.suspect.is_empty()
+        !self.unsynced.is_empty() || self.flight.as_ref().is_some_and(syncs)
     }
 
     /// Whether the segment of this target may be made now. One that commits wait for may take what

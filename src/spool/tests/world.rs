@@ -132,7 +132,7 @@ impl World {
         };
         self.spools = homes
             .iter_mut()
-            .map(|home| Spool::new(config(home.shard), home))
+            .map(|home| Spool::whole(config(home.shard), home))
             .collect();
         self.counters = vec![0; usize::from(shards)];
         self.events.clear();
@@ -141,8 +141,7 @@ impl World {
             for lost in &home.unreported {
                 self.tell(lost.batch, &lost.event);
             }
-            let seq = self.spools[index].recovered_seq();
-            self.spools[index].events_durable(seq);
+            self.spools[index].recovered_told();
         }
     }
 

@@ -1,0 +1,212 @@
+//! Reading the spool back. A start waits for it a moment; if that is not enough mail is taken
+//! meanwhile, and the shards hear of what was found when it is known.
+
+use core::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+
+use crate::base::time::{Mono, Wall};
+use crate::base::units;
+use crate::cli::process::Notice;
+use crate::config::Config;
+use crate::control::management::unnamed_binding;
+use crate::control::reading::{self, Failure, Progress};
+use crate::control::startup;
+use crate::engine::io::Level;
+use crate::engine::owner::is_unnamed;
+use crate::engine::stats::Gauges;
+use crate::shard::clock::Clock;
+use crate::spool::{self, Beginning, SpoolFile};
+
+/// So long a start waits before mail is taken: what fits into it is in the queues by then.
+const WAIT_MAX: Duration = Duration::from_millis(700);
+
+/// How often somebody who waits hears how far it has come.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+type Read = Result<Vec<spool::Home>, Failure>;
+
+/// The reading, under way in a thread of its own.
+pub(super) struct Recovery {
+    read: Receiver<Read>,
+    progress: Arc<Progress>,
+    /// What has changed since a clean end; nothing if the last run had none.
+    ended: Option<Vec<String>>,
+    pub last_run_ended_clean: bool,
+    began: Mono,
+    clock: Clock,
+    notice: Notice,
+}
+
+impl Recovery {
+    /// Begins to read, and tells what the shards need to take mail.
+    pub fn begin(
+        base: &Path,
+        spool: &SpoolFile,
+        clock: &Clock,
+        notice: &Notice,
+    ) -> Result<(Vec<Beginning>, Recovery), String> {
+        let began = clock.now().mono;
+        let ended = startup::ended_clean(base, spool);
+        let (beginnings, reading) = reading::begin(base, spool)?;
+        let progress = reading.progress();
+        let (send, read) = sync_channel(1);
+        let (clock, tell) = (*clock, notice.clone());
+        let run = move || {
+            let mut told = began;
+            let read = reading.finish(&mut |done, all| {
+                let now = clock.now().mono;
+                if now.since(told) >= TELL_EVERY {
+                    told = now;
+                    let all = units::counted(all as u64, "segment");
+                    tell(Level::Info, &format!("reading the spool: {done} of {all}"));
+                }
+            });
+            // Nobody to tell it to: the process ends.
+            let _ = send.send(read);
+        };
+        let thread = std::thread::Builder::new().name("recovery".to_string());
+        thread
+            .spawn(run)
+            .map_err(|error| format!("E106 no thread for reading the spool: {error}"))?;
+        let recovery = Recovery {
+            read,
+            progress,
+            last_run_ended_clean: ended.is_some(),
+            ended,
+            began,
+            clock,
+            notice: notice.clone(),
+        };
+        Ok((beginnings, recovery))
+    }
+
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// What has been found, with the damage in sentences, if it is known in time.
+    pub fn wait(&mut self, config: &Config) -> Result<Option<Found>, String> {
+        match self.read.recv_timeout(WAIT_MAX) {
+            Ok(read) => self.found(read, config).map(Some),
+            Err(RecvTimeoutError::Timeout) => {
+                self.progress.goes_on_beside_mail();
+                let text = "the spool takes a while to read; mail is taken meanwhile, and what is \
+                            queued follows";
+                (self.notice)(Level::Info, text);
+                Ok(None)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("E106 reading the spool panicked".into()),
+        }
+    }
+
+    /// The same, however long it takes. Nothing if the process ends before.
+    pub fn wait_long(mut self, config: &dyn Fn() -> Arc<Config>) -> Option<Result<Found, String>> {
+        match self.read.recv() {
+            Ok(Err(Failure::Stopped)) => None,
+            Ok(read) => Some(self.found(read, &config())),
+            Err(_) => Some(Err("E106 reading the spool panicked".into())),
+        }
+    }
+
+    fn found(&mut self, read: Read, config: &Config) -> Result<Found, String> {
+        let mut homes = read.map_err(|failure| match failure {
+            Failure::Refused(why) => why,
+            Failure::Stopped => "E106 reading the spool was stopped".to_string(),
+        })?;
+        let now = self.clock.now();
+        let took = now.mono.since(self.began);
+        let damage = report(&self.notice, &homes, took, self.ended.take());
+        if !self.last_run_ended_clean {
+            self.doubt(&mut homes, now.wall);
+        }
+        self.tell_unnamed(config, &homes);
+        Ok(Found { homes, damage })
+    }
+
+    /// After an end that was not clean each recipient that was not delayed may have been on the
+    /// wire.
+    fn doubt(&self, homes: &mut [spool::Home], now: Wall) {
+        let mut in_doubt = 0;
+        for arrival in homes.iter_mut().flat_map(|home| &mut home.arrivals) {
+            arrival.in_doubt = arrival.progress.due <= now;
+            in_doubt += u64::from(arrival.in_doubt);
+        }
+        if in_doubt > 0 {
+            let text = format!(
+                "the last run ended without notice: of {} due then, what was on the wire comes \
+                 twice; each is counted as a possible duplicate when it is delivered",
+                units::counted(in_doubt, "message")
+            );
+            (self.notice)(Level::Warn, &text);
+        }
+    }
+
+    /// Mail of the last run whose binding is not in the configuration any more.
+    fn tell_unnamed(&self, config: &Config, homes: &[spool::Home]) {
+        let mut gauges = Gauges::default();
+        let all = homes.iter().flat_map(|home| &home.arrivals);
+        for arrival in all.filter(|it| is_unnamed(config, &it.binding)) {
+            gauges.unnamed_binding_messages += 1;
+            gauges.unnamed_binding = arrival.binding.to_string();
+        }
+        if let Some(text) = unnamed_binding(&gauges) {
+            (self.notice)(Level::Warn, &text);
+        }
+    }
+}
+
+/// What earlier starts have left.
+pub(super) struct Found {
+    pub homes: Vec<spool::Home>,
+    /// One sentence each.
+    pub damage: Vec<String>,
+}
+
+/// Tells what was found, and the damage once more to the caller. `ended` is what has changed since
+/// a clean end; nothing if the last run had none.
+fn report(
+    notice: &Notice,
+    homes: &[spool::Home],
+    took: Duration,
+    ended: Option<Vec<String>>,
+) -> Vec<String> {
+    let recipients: usize = homes.iter().map(|home| home.arrivals.len()).sum();
+    let torn: u32 = homes.iter().map(|home| home.torn_tails).sum();
+    let mut found: Vec<String> = homes
+        .iter()
+        .flat_map(|home| &home.damage)
+        .map(|damage| format!("E204 {damage}"))
+        .collect();
+    // Only a run that was cut off leaves a commit unfinished.
+    let cut = match &ended {
+        None if torn > 0 => format!("; {} cut", units::counted(torn.into(), "unfinished commit")),
+        None => String::new(),
+        Some(_) => {
+            let tell = |home: &spool::Home| {
+                let shard = home.shard.0;
+                format!(
+                    "E204 shard-{shard:02}: the last commit is damaged although the last run \
+                     ended cleanly; mail in it is lost, everything else was recovered"
+                )
+            };
+            found.extend(homes.iter().filter(|it| it.torn_tails > 0).map(tell));
+            String::new()
+        }
+    };
+    let gone = ended.unwrap_or_default().into_iter();
+    found.extend(gone.map(|sentence| format!("E204 {sentence}")));
+    if recipients > 0 || !cut.is_empty() {
+        let text = format!(
+            "recovered {} from the spool in {}{cut}",
+            units::counted(recipients as u64, "queued message"),
+            units::duration(took),
+        );
+        notice(Level::Info, &text);
+    }
+    for sentence in &found {
+        notice(Level::Error, sentence);
+    }
+    found
+}
