@@ -29,6 +29,7 @@ fn run(seed: u64, plan: &Plan) -> World {
     let shards = |world: &mut World| world.prng.between(1, plan.shards_max) as u16;
     let mut world = World::new(seed, 1);
     world.sync = plan.sync;
+    world.adopts_late = true;
     world.lost_is_fine = plan.sync != SyncMode::Commit && plan.power_cuts;
     world.damage_is_fine = world.lost_is_fine || plan.faults.sync > 0;
     for _ in 0..6 {
@@ -87,13 +88,14 @@ fn check(seeds: core::ops::Range<u64>, plan: &Plan, wanted: &[&str]) -> u64 {
     lost
 }
 
-const USUAL: [&str; 6] = [
+const USUAL: [&str; 7] = [
     "stored",
     "settled",
     "commits",
     "rests",
     "power cuts",
     "kills",
+    "crashes before all is known",
 ];
 
 #[test]

@@ -83,6 +83,10 @@ pub(super) struct World {
     pub damage_is_fine: bool,
     pub lost: u64,
     power_was_cut: bool,
+    /// Shards may take mail before they know what they have.
+    pub adopts_late: bool,
+    /// What each shard has not been told of yet.
+    late: Vec<Option<Home>>,
 }
 
 impl World {
@@ -104,6 +108,8 @@ impl World {
             damage_is_fine: false,
             lost: 0,
             power_was_cut: true,
+            adopts_late: false,
+            late: Vec::new(),
         };
         world.boot(shards);
         world
@@ -122,6 +128,7 @@ impl World {
         self.start += 1;
         self.disk.remove_new();
         let mut homes = self.recover(shards);
+        self.check(&homes);
         let config = |shard: ShardId| Config {
             log: log::Config {
                 segment_bytes: SEGMENT_BYTES,
@@ -130,19 +137,30 @@ impl World {
             },
             segments_max: 10_000,
         };
-        self.spools = homes
-            .iter_mut()
-            .map(|home| Spool::whole(config(home.shard), home))
-            .collect();
+        let begin = |home: &mut Home| Spool::new(config(home.shard), home.begin());
+        self.spools = homes.iter_mut().map(begin).collect();
         self.counters = vec![0; usize::from(shards)];
         self.events.clear();
-        self.check(&homes);
-        for (index, home) in homes.iter().enumerate() {
-            for lost in &home.unreported {
-                self.tell(lost.batch, &lost.event);
-            }
-            self.spools[index].recovered_told();
+        self.late = homes.into_iter().map(Some).collect();
+        if !self.adopts_late || self.prng.chance(1, 3) {
+            self.adopt_all();
         }
+    }
+
+    fn adopt_all(&mut self) {
+        (0..self.spools.len()).for_each(|shard| self.adopt(shard));
+    }
+
+    fn adopt(&mut self, shard: usize) {
+        let Some(mut home) = self.late[shard].take() else {
+            return;
+        };
+        for lost in &home.unreported {
+            self.tell(lost.batch, &lost.event);
+        }
+        self.spools[shard].adopt(&mut home);
+        self.spools[shard].recovered_told();
+        self.count("adoptions");
     }
 
     /// What a start would find.
@@ -202,7 +220,7 @@ impl World {
             }
             let Some(first) = found.first() else { continue };
             let home = place[&first.batch];
-            self.check_content(home, it, &found);
+            self.check_content(&homes[home], it, &found);
             it.fate = match it.fate {
                 Fate::Accepted => Fate::Accepted,
                 Fate::Refused { .. } | Fate::Ghost => Fate::Ghost,
@@ -258,17 +276,20 @@ impl World {
         }
     }
 
-    fn check_content(&mut self, home: usize, it: &Mail, found: &[&Arrival]) {
-        let batch = it.content.batch;
-        let spool = &self.spools[home];
-        let at = spool.locate(batch).expect("what is queued can be located");
+    fn check_content(&self, home: &Home, it: &Mail, found: &[&Arrival]) {
+        let at = home
+            .locate(it.content.batch)
+            .expect("what is queued can be located");
         let bytes = self
             .disk
             .read(at.file, at.offset, at.bytes as usize)
             .expect("and be read");
-        let (content, recipients) = spool
-            .decode_read(batch, at, &Bytes::from(bytes))
-            .expect("and be decoded");
+        let stored = inspect::message(SPOOL, at, &Bytes::from(bytes)).expect("and be decoded");
+        let inspect::Stored {
+            content,
+            recipients,
+            ..
+        } = stored;
         assert_eq!(content, it.content);
         assert_eq!(recipients, it.recipients);
         for arrival in found {
@@ -383,6 +404,10 @@ impl World {
     /// Starts what is due, ends some of what is under way.
     pub fn turn(&mut self) {
         for shard in 0..self.spools.len() {
+            let calm = self.in_flight.iter().all(|(its, _)| *its != shard);
+            if calm && self.prng.chance(1, 8) {
+                self.adopt(shard);
+            }
             let at = self.at();
             while let Some(op) = self.spools[shard].poll(at) {
                 self.in_flight.push((shard, op));
@@ -423,7 +448,10 @@ impl World {
                         Fate::Waiting(its, commit) if its == shard && durable.covers(commit) => {
                             it.fate = Fate::Accepted;
                         }
-                        Fate::Found(home) if home == shard => it.fate = Fate::Accepted,
+                        // What is adopted is synced before the next commit.
+                        Fate::Found(home) if home == shard && self.late[shard].is_none() => {
+                            it.fate = Fate::Accepted;
+                        }
                         Fate::Refused { .. }
                             if it.content.batch.shard().index() == shard
                                 && it.content.batch.start() == self.start =>
@@ -453,6 +481,7 @@ impl World {
     pub fn quiesce(&mut self) {
         let faults = core::mem::take(&mut self.disk.faults);
         self.disk.fail_in = None;
+        self.adopt_all();
         let (mut calm, mut rounds) = (0, 0);
         loop {
             let at = self.at();
@@ -514,6 +543,9 @@ impl World {
                 self.disk.faults = Default::default();
                 self.disk.run(op);
             }
+        }
+        if self.late.iter().any(Option::is_some) {
+            self.count("crashes before all is known");
         }
         self.power_was_cut = power_cut;
         if power_cut {
