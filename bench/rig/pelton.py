@@ -1,5 +1,6 @@
 """Pelton as a system under test."""
 
+import math
 import os
 import pathlib
 import re
@@ -111,9 +112,15 @@ class Pelton:
         return samples
 
     def waiting(self):
-        """Messages in its queues, from the metrics."""
+        """Messages in its queues, from the metrics; no number while not all of them are known."""
         samples = self.metrics()
+        if samples.get("pelton_spool_loading"):
+            return math.inf
         return sum(v for k, v in samples.items() if re.match(r"pelton_queue_messages\b", k))
+
+    def is_loading(self):
+        """Whether mail of the last run is still on its way into the queues."""
+        return self.metrics().get("pelton_spool_loading", 0) > 0
 
     def counters(self):
         """What a run is charged with: (syncs, messages that they made durable)."""

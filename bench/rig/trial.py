@@ -101,7 +101,7 @@ class Trial:
         self.capture_file = self.folder / "capture.jsonl"
         self.acked, self.captured = Lines(self.acked_file), Lines(self.capture_file)
         self.loads, self.reports, self.lives = [], [], 0
-        self.recovered = 0
+        self.recovered = self.counted = 0
         number = next(NUMBERS)
         # Connections on loopback come from 127.0.0.1: none of them can take a port of another
         # address between two lives of the engine.
@@ -135,8 +135,22 @@ class Trial:
         if not self.engine.is_ready(pelton.READY_TIMEOUT_S):
             raise processes.BenchError(f"pelton is not ready: {self.engine.log_tail()}")
         self.lives += 1
-        if self.lives > 1:
-            self.recovered += self.metric("pelton_messages_recovered_total")
+        self.counted = 0
+        took = time.monotonic() - self.engine.started_at
+        self.count_recovered()
+        return took
+
+    def count_recovered(self):
+        """Takes what this life has recovered so far into the count."""
+        found = self.metric("pelton_messages_recovered_total")
+        self.recovered += found - self.counted
+        self.counted = found
+
+    def until_loaded(self, timeout_s=STEP_TIMEOUT_S):
+        """Waits until all mail of the lives before is in the queues; returns the seconds since
+        the start."""
+        self.until("a loaded spool", lambda: not self.engine.is_loading(), timeout_s)
+        self.count_recovered()
         return time.monotonic() - self.engine.started_at
 
     @staticmethod

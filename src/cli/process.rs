@@ -217,8 +217,8 @@ impl Process {
         for absent in prepare::absent_sources(&config) {
             (options.notice)(Level::Warn, &absent);
         }
-        let (seed, shard_count) = (prepare::random(), shards);
-        let spool = startup::count_start(&base, shard_count, seed).map_err(Refused::new)?;
+        let seed = prepare::random();
+        let spool = startup::count_start(&base, shards, seed).map_err(Refused::new)?;
         let begun = Recovery::begin(&base, &spool, &clock, &options.notice);
         let (beginnings, mut recovery) = begun.map_err(Refused::new)?;
         let found = recovery.wait(&config).map_err(Refused::new)?;

@@ -195,6 +195,7 @@ async fn metrics_page(surroundings: &Surroundings) -> Response {
         started: facts.started,
         shards: facts.shards,
         spool_damage: surroundings.journal.damage(),
+        reading: facts.reading.is_some(),
     };
     let process = metrics::Process::read();
     Response {

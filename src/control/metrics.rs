@@ -414,6 +414,8 @@ pub struct Build<'a> {
     pub shards: u64,
     /// Places in the spool that were found damaged at the start.
     pub spool_damage: u64,
+    /// The start has not read all of the spool yet.
+    pub reading: bool,
 }
 
 /// The whole page: `stats` of all shards together, of which `answered` did.
@@ -438,6 +440,12 @@ pub fn render(stats: &ShardStats, answered: u64, process: &Process, build: &Buil
         "gauge",
         "Places in the spool that were found damaged at the start.",
         build.spool_damage,
+    );
+    page.single(
+        "pelton_spool_loading",
+        "gauge",
+        "1 until all mail that the start has found on disk is in the queues.",
+        u64::from(build.reading || stats.gauges.queue_returning > 0),
     );
     for metric in TABLE {
         let kind = match metric.kind {
@@ -538,6 +546,7 @@ mod tests {
         started: Wall(1_700_000_000_500_000),
         shards: 2,
         spool_damage: 3,
+        reading: true,
     };
 
     fn page(stats: &ShardStats) -> String {
@@ -610,6 +619,7 @@ mod tests {
             ("pelton_connections{direction=\"in\"}", 0.0),
             ("pelton_admission_closed", 1.0),
             ("pelton_spool_damage", 3.0),
+            ("pelton_spool_loading", 1.0),
             ("pelton_spool_commit_seconds_bucket{le=\"0.000512\"}", 0.0),
             ("pelton_spool_commit_seconds_bucket{le=\"0.001024\"}", 1.0),
             ("pelton_spool_commit_seconds_bucket{le=\"+Inf\"}", 2.0),

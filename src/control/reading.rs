@@ -81,20 +81,29 @@ pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading)
         make_folder(&base.join(folder_name(ShardId(shard as u8))))?;
     }
     let listed = |error: io::Error| format!("E101 cannot list {}: {error}", show(base));
-    let mut reader = Reader::new(base);
-    let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
-    let (mut beginnings, mut scans) = (Vec::new(), Vec::new());
-    let progress = Progress::default();
+    let mut scans = Vec::new();
     for shard in shard_folders(base).map_err(listed)? {
         let files = segment_files(base, shard).map_err(listed)?;
-        let mut scan = Scan::new(spool.spool_id, shard, files);
-        progress.all.fetch_add(scan.left(), Ordering::Relaxed);
-        scan.check_formats(&mut read).map_err(newer)?;
-        if shard.index() < usize::from(spool.shards) {
-            beginnings.push(scan.begin(&mut read).map_err(newer)?);
-        }
-        scans.push(scan);
+        scans.push(Scan::new(spool.spool_id, shard, files));
     }
+    let all = scans.iter().map(Scan::left).sum();
+    // A long newest segment has to be read whole, and there are as many of them as shards.
+    let begin = |scan: &mut Scan| begin_one(base, spool.shards, scan);
+    let begun: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = scans
+            .iter_mut()
+            .map(|scan| scope.spawn(move || begin(scan)))
+            .collect();
+        let ends = threads.into_iter().map(|it| it.join());
+        ends.collect()
+    });
+    let mut beginnings = Vec::new();
+    for begun in begun {
+        let begun = begun.map_err(|_| "E106 reading the spool panicked".to_string())?;
+        beginnings.extend(begun.map_err(newer)?);
+    }
+    let progress = Progress::default();
+    progress.all.store(all, Ordering::Relaxed);
     let reading = Reading {
         base: base.to_owned(),
         spool: *spool,
@@ -102,6 +111,19 @@ pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading)
         progress: Arc::new(progress),
     };
     Ok((beginnings, reading))
+}
+
+/// What a shard has to know of its folder; nothing if the folder's shard runs no more.
+fn begin_one(
+    base: &Path,
+    shards: u16,
+    scan: &mut Scan,
+) -> Result<Option<Beginning>, RecoveryError> {
+    let mut reader = Reader::new(base);
+    let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
+    scan.check_formats(&mut read)?;
+    let goes_on = scan.shard().index() < usize::from(shards);
+    goes_on.then(|| scan.begin(&mut read)).transpose()
 }
 
 fn newer(error: RecoveryError) -> String {

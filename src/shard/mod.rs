@@ -184,6 +184,8 @@ pub struct Shell {
     /// When parked messages are offered to their readers again.
     mesh_retry_at: Cell<Mono>,
     trim_at: Cell<Mono>,
+    /// Mail of earlier starts was on its way into the queues in the last round.
+    returning: Cell<bool>,
     /// Control waits to hear that the shard is quiet.
     quiet: Cell<bool>,
     drained: Cell<bool>,
@@ -213,6 +215,7 @@ impl Shell {
             wakeup_at: Cell::new(Mono::MAX),
             mesh_retry_at: Cell::new(Mono::MAX),
             trim_at: Cell::new(now.mono + TRIM_EVERY),
+            returning: Cell::new(false),
             quiet: Cell::new(false),
             drained: Cell::new(false),
             engine: RefCell::new(Engine::new(start.setup, now)),
@@ -310,8 +313,13 @@ impl Shell {
                 .handle(now, Input::Tick, &mut self.outbox.borrow_mut());
             self.perform();
         }
+        let returning = self.engine.borrow().is_returning();
+        if self.returning.replace(returning) && !returning {
+            // What was found at the start came from other threads, and took more than it does now.
+            self.give_memory_back();
+        }
         let waited = self.prepared.get() || self.listen_by <= now.mono;
-        if waited && !self.engine.borrow().is_returning() {
+        if waited && !returning {
             // The first client need not wait for the first segment; a disk that does not get on
             // with it is the spool's business.
             if let Some(sockets) = self.sockets.borrow_mut().take() {
@@ -330,9 +338,13 @@ impl Shell {
     /// uses.
     fn trim_memory(&self) {
         if self.engine.borrow().is_over_memory_goal() {
-            // SAFETY: the call has no preconditions; it touches this thread's free memory only.
-            unsafe { libmimalloc_sys::mi_collect(true) };
+            self.give_memory_back();
         }
+    }
+
+    fn give_memory_back(&self) {
+        // SAFETY: the call has no preconditions; it touches this thread's free memory only.
+        unsafe { libmimalloc_sys::mi_collect(true) };
     }
 
     /// Sends what waits for other shards, and says that this one is quiet once that is all sent.

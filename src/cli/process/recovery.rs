@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
-use crate::base::time::{Mono, Wall};
+use crate::base::time::{Now, Wall};
 use crate::base::units;
 use crate::cli::process::Notice;
 use crate::config::Config;
@@ -34,7 +34,7 @@ pub(super) struct Recovery {
     /// What has changed since a clean end; nothing if the last run had none.
     ended: Option<Vec<String>>,
     pub last_run_ended_clean: bool,
-    began: Mono,
+    began: Now,
     clock: Clock,
     notice: Notice,
 }
@@ -47,14 +47,14 @@ impl Recovery {
         clock: &Clock,
         notice: &Notice,
     ) -> Result<(Vec<Beginning>, Recovery), String> {
-        let began = clock.now().mono;
+        let began = clock.now();
         let ended = startup::ended_clean(base, spool);
         let (beginnings, reading) = reading::begin(base, spool)?;
         let progress = reading.progress();
         let (send, read) = sync_channel(1);
         let (clock, tell) = (*clock, notice.clone());
         let run = move || {
-            let mut told = began;
+            let mut told = began.mono;
             let read = reading.finish(&mut |done, all| {
                 let now = clock.now().mono;
                 if now.since(told) >= TELL_EVERY {
@@ -115,11 +115,10 @@ impl Recovery {
             Failure::Refused(why) => why,
             Failure::Stopped => "E106 reading the spool was stopped".to_string(),
         })?;
-        let now = self.clock.now();
-        let took = now.mono.since(self.began);
+        let took = self.clock.now().mono.since(self.began.mono);
         let damage = report(&self.notice, &homes, took, self.ended.take());
         if !self.last_run_ended_clean {
-            self.doubt(&mut homes, now.wall);
+            self.doubt(&mut homes, self.began.wall);
         }
         self.tell_unnamed(config, &homes);
         Ok(Found { homes, damage })
@@ -127,10 +126,10 @@ impl Recovery {
 
     /// After an end that was not clean each recipient that was not delayed may have been on the
     /// wire.
-    fn doubt(&self, homes: &mut [spool::Home], now: Wall) {
+    fn doubt(&self, homes: &mut [spool::Home], began: Wall) {
         let mut in_doubt = 0;
         for arrival in homes.iter_mut().flat_map(|home| &mut home.arrivals) {
-            arrival.in_doubt = arrival.progress.due <= now;
+            arrival.in_doubt = arrival.progress.due <= began;
             in_doubt += u64::from(arrival.in_doubt);
         }
         if in_doubt > 0 {
