@@ -226,8 +226,13 @@ impl Home {
     }
 
     /// Entries of earlier starts that their owners do not know of yet, so many at most.
-    pub fn returning(&mut self, count_max: usize) -> impl Iterator<Item = Arrival> {
-        self.returning.by_ref().take(count_max)
+    pub fn returning(&mut self, count_max: usize) -> Vec<Arrival> {
+        let arrivals = self.returning.by_ref().take(count_max).collect();
+        if self.returning.len() == 0 {
+            // An iterator that is through keeps its memory.
+            self.returning = Vec::new().into_iter();
+        }
+        arrivals
     }
 
     /// How many such entries there are.

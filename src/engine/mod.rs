@@ -358,7 +358,7 @@ impl Engine {
             out,
             common: &mut self.common,
         };
-        let arrivals: Vec<Arrival> = self.home.returning(RETURNS_MAX).collect();
+        let arrivals = self.home.returning(RETURNS_MAX);
         turn.common.stats.counters.messages_recovered += arrivals.len() as u64;
         give(turn, &mut self.owner, None, arrivals.into_iter());
     }

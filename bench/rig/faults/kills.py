@@ -56,7 +56,7 @@ def recovery(bench, row, runs):
         with bench.trial(row, held=True, settings=settings) as one:
             one.start()
             fast = ("--bdat", "--bdat-group", "16")
-            one.finish_load(one.load(messages=BACKLOG, size=300, connections=50, more=fast))
+            one.finish_load(one.load(messages=BACKLOG, size=512, connections=50, more=fast))
             one.kill()
             ready = one.start()
             loaded = one.until_loaded()
