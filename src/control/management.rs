@@ -324,6 +324,7 @@ impl Desk {
         by: &str,
         notes: &mut Vec<String>,
     ) -> Result<Reply, ErrorData> {
+        notes.extend(self.still_reading(&request));
         match request {
             Request::Status => Ok(Reply::Status(Box::new(self.status().await))),
             Request::Queues { filter, limit } => {
@@ -385,6 +386,25 @@ impl Desk {
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),
         }
+    }
+
+    /// Why what is told of queued mail is not all of it.
+    fn still_reading(&self, request: &Request) -> Option<String> {
+        let of_queued_mail = matches!(
+            request,
+            Request::Queues { .. }
+                | Request::Messages { .. }
+                | Request::Why { .. }
+                | Request::Trace { .. }
+        );
+        let (read, all) = (self.surroundings.facts)().reading?;
+        let all = units::counted(all as u64, "segment");
+        of_queued_mail.then(|| {
+            format!(
+                "the start still reads the spool back, {read} of {all}: what is queued is not all \
+                 known yet"
+            )
+        })
     }
 
     async fn all(&self, query: Query, notes: &mut Vec<String>) -> Result<Vec<Answer>, ErrorData> {
