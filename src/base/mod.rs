@@ -6,7 +6,6 @@ pub mod cells;
 pub mod crc;
 pub mod histogram;
 pub mod id_map;
-pub mod id_table;
 pub mod map;
 pub mod peer_table;
 pub mod prng;

@@ -34,7 +34,7 @@ use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::id_table::IdTable;
+use crate::base::id_map::IdMap;
 use crate::base::short_text::ShortText;
 use crate::base::time::Mono;
 use crate::base::time::Now;
@@ -136,10 +136,11 @@ struct Message {
 }
 
 // Ten million messages of one recipient are to wait in 2 GB, the index of their home included: an
-// entry and a message take these 128 bytes, 5 to 10 to be found by their batch, and a local part
+// entry and a message take these 124 bytes, about five to be found by their batch, and a local part
 // only what it has over 22.
-const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 76, "an entry is small");
-const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 52, "a message is small");
+const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 72, "an entry is small");
+const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 48, "a message is small");
+const _: () = assert!(pool::GENERATION_BYTES <= 4, "and so is what names an entry");
 const _: () = assert!(
     RECIPIENTS_MAX <= u16::MAX as usize,
     "counts of a batch are 16 bits"
@@ -204,7 +205,7 @@ pub struct Queues {
     queues: Pool<Queue>,
     names: Names,
     /// Messages by their batch ids.
-    batches: IdTable,
+    batches: IdMap<BatchId, u32>,
     deadlines: Deadlines,
     rests: TimerWheel<u32>,
     resident: Resident,
@@ -220,11 +221,11 @@ pub struct Queues {
 impl Queues {
     pub fn new(now: Now, budget: Budget) -> Queues {
         Queues {
-            entries: Pool::default(),
+            entries: Pool::with_handles(),
             messages: Pool::default(),
-            queues: Pool::default(),
+            queues: Pool::with_handles(),
             names: Names::default(),
-            batches: IdTable::default(),
+            batches: IdMap::default(),
             deadlines: Deadlines::default(),
             rests: TimerWheel::new(now.mono),
             resident: Resident::new(budget),
@@ -453,8 +454,7 @@ impl Queues {
         } = self.messages[message];
         if entries.len == 0 {
             self.resident.release(&mut self.messages, message);
-            let messages = &self.messages;
-            self.batches.remove(batch.0, |it| messages[it].batch.0);
+            self.batches.remove(batch);
             self.messages.remove(message);
         } else {
             self.settle(message, q);

@@ -19,6 +19,9 @@ pub struct Handle {
     pub generation: u32,
 }
 
+/// What it takes to tell the tenants of a slot apart.
+pub const GENERATION_BYTES: usize = size_of::<u32>();
+
 enum Slot<T> {
     Used(T),
     Vacant {
@@ -27,14 +30,17 @@ enum Slot<T> {
     },
 }
 
-/// Generations stand apart: beside a value each would take the room of two.
+/// Generations stand apart: beside a value each would take the room of two. There are none in a
+/// pool without handles.
 struct Chunk<T> {
     slots: Vec<Slot<T>>,
     generations: Vec<u32>,
 }
 
+/// Values by index. One that is made by [`Pool::with_handles`] names them to the outside too.
 pub struct Pool<T> {
     chunks: Vec<Chunk<T>>,
+    has_handles: bool,
     /// Slots ever made, vacant ones included.
     slots: u32,
     free_head: u32,
@@ -45,6 +51,7 @@ impl<T> Default for Pool<T> {
     fn default() -> Pool<T> {
         Pool {
             chunks: Vec::new(),
+            has_handles: false,
             slots: 0,
             free_head: NONE,
             len: 0,
@@ -53,8 +60,15 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// What one value takes.
-    pub const SLOT_BYTES: usize = size_of::<Slot<T>>() + size_of::<u32>();
+    /// What one value takes; a handle takes [`GENERATION_BYTES`] more.
+    pub const SLOT_BYTES: usize = size_of::<Slot<T>>();
+
+    pub fn with_handles() -> Pool<T> {
+        Pool {
+            has_handles: true,
+            ..Pool::default()
+        }
+    }
 
     pub fn len(&self) -> usize {
         self.len as usize
@@ -81,7 +95,10 @@ impl<T> Pool<T> {
         if index.is_multiple_of(CHUNK) {
             self.chunks.push(Chunk {
                 slots: Vec::with_capacity(CHUNK as usize),
-                generations: vec![0; CHUNK as usize],
+                generations: match self.has_handles {
+                    true => vec![0; CHUNK as usize],
+                    false => Vec::new(),
+                },
             });
         }
         let chunk = &mut self.chunks[(index >> CHUNK_BITS) as usize];
@@ -101,14 +118,15 @@ impl<T> Pool<T> {
             panic!("a linked slot is in use");
         };
         let chunk = &mut self.chunks[(index >> CHUNK_BITS) as usize];
-        let generation = &mut chunk.generations[(index % CHUNK) as usize];
-        *generation = generation.wrapping_add(1);
+        if let Some(generation) = chunk.generations.get_mut((index % CHUNK) as usize) {
+            *generation = generation.wrapping_add(1);
+        }
         self.free_head = index;
         self.len -= 1;
         value
     }
 
-    /// Whether `handle` still names what it was made for.
+    /// Whether `handle` still names what it was made for, in a pool that has handles.
     pub fn holds(&self, handle: Handle) -> bool {
         self.handle(handle.index) == Some(handle)
     }
@@ -124,7 +142,9 @@ impl<T> Pool<T> {
     }
 
     fn generation(&self, index: u32) -> u32 {
-        self.chunks[(index >> CHUNK_BITS) as usize].generations[(index % CHUNK) as usize]
+        let generations = &self.chunks[(index >> CHUNK_BITS) as usize].generations;
+        let generation = generations.get((index % CHUNK) as usize);
+        generation.copied().unwrap_or(0)
     }
 
     fn slot(&self, index: u32) -> &Slot<T> {
@@ -282,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_handle_outlives_its_value_without_naming_the_next() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::with_handles();
         let handles: Vec<_> = (0..3 * CHUNK).map(|n| pool.insert(n)).collect();
         assert_eq!(pool[2 * CHUNK], 2 * CHUNK);
         assert_eq!(pool.remove(handles[1].index), 1);

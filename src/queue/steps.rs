@@ -8,7 +8,7 @@ const SOON: u32 = 16;
 
 impl Queues {
     pub(super) fn message_named(&self, batch: BatchId) -> Option<u32> {
-        self.batches.find(batch.0, |it| self.messages[it].batch.0)
+        self.batches.get(batch).copied()
     }
 
     /// The message of an arrival, made if this is its first recipient here.
@@ -29,9 +29,7 @@ impl Queues {
             home: arrival.home,
             class: Class::Absent,
         });
-        let messages = &self.messages;
-        let id_of = |it: u32| messages[it].batch.0;
-        self.batches.insert(arrival.batch.0, message.index, id_of);
+        self.batches.insert(arrival.batch, message.index);
         message.index
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use crate::base::id_map::GROUP;
 use crate::base::map::Set;
 use crate::base::time::Mono;
 use crate::base::time::Now;
@@ -40,8 +41,8 @@ const SPARSE_PARTS: u64 = 4;
 const MOVES_MAX: usize = 64;
 /// And their bytes; one larger message is moved alone.
 const MOVE_BYTES_MAX: u64 = 4 << 20;
-/// Entries looked at per poll while searching for those of a segment.
-const SCAN_SLICE: usize = 4_096;
+/// Groups of ids looked at per poll while searching for the messages of a segment.
+const GROUPS_SLICE: usize = 64;
 /// Between looks for a segment worth emptying, which cost time in proportion to their number.
 const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// Between slices, and when the log is busy, traffic goes first for this long.
@@ -63,8 +64,8 @@ struct Move {
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
     victim: Option<SegmentId>,
-    /// Where in the map of messages the search for the victim's goes on.
-    cursor: usize,
+    /// Where among the victim's messages the search goes on: a group of ids, and a place in it.
+    cursor: (u64, u64),
     reading: Option<(OpId, BatchId, BodyAt)>,
     moves: Vec<Move>,
     /// Could not be read; left alone until they are settled.
@@ -109,7 +110,7 @@ impl Compaction {
     /// The copies of this commit do not exist.
     pub fn failed(&mut self, commit: CommitId) {
         self.moves.retain(|it| it.commit != commit);
-        self.cursor = 0;
+        self.cursor = (0, 0);
     }
 
     fn moving_bytes(&self) -> u64 {
@@ -180,7 +181,7 @@ impl Spool {
             .find(|(_, it)| foreign(it) && eligible(it));
         let found = adopted.or_else(|| self.crowding()).map(|(id, _)| id);
         self.compaction.victim = found;
-        self.compaction.cursor = 0;
+        self.compaction.cursor = (0, 0);
         if found.is_none() {
             let again = now.mono + LOOK_DELAY;
             self.compaction.look_at = again;
@@ -212,34 +213,43 @@ impl Spool {
         oldest.filter(|(_, it)| !self.writer.uses(it.file) && (crowded || sparse(it)))
     }
 
-    /// The next message of the segment that is not yet on its way.
+    /// The next message of the segment that is not yet on its way. What this costs is in
+    /// proportion to what was written to the segment, whatever else there is.
     fn next_of(&mut self, now: Now, victim: SegmentId) -> Option<BatchId> {
         let state = &mut self.compaction;
-        for _ in 0..SCAN_SLICE {
-            let Some((batch, entry)) = self.entries.at(state.cursor) else {
-                state.cursor = 0;
-                // A pass may overlook messages, since settled ones make others change places; but
-                // if nothing is on its way and the pass saw nothing, only unreadable ones are left.
-                let left = self
-                    .segments
-                    .get(victim)
-                    .map_or(0, |it| it.live_messages as usize);
-                let stuck = state.moves.is_empty() && left <= state.unreadable.len();
-                if let (true, Some(segment)) = (stuck, self.segments.get_mut(victim)) {
-                    segment.stuck = true;
-                }
-                if stuck || state.moves.is_empty() {
-                    state.again_at = Some(now.mono + YIELD);
-                }
+        for _ in 0..GROUPS_SLICE {
+            let (from, place) = state.cursor;
+            let Some(group) = self.entries.group_in(victim, from) else {
+                self.pass_over(now, victim);
                 return None;
             };
-            state.cursor += 1;
-            if entry.segment == victim && !state.busy_with(&batch) {
+            let place = if group == from { place } else { 0 };
+            let found = self.entries.group(group).find(|(batch, entry)| {
+                let ahead = entry.segment == victim && batch.0 % GROUP >= place;
+                ahead && !state.busy_with(batch)
+            });
+            if let Some((batch, _)) = found {
+                state.cursor = (group, batch.0 % GROUP + 1);
                 return Some(batch);
             }
+            state.cursor = (group + 1, 0);
         }
         state.again_at = Some(now.mono + YIELD);
         None
+    }
+
+    /// All of the victim's messages have been gone through. If none is on its way and some are
+    /// left, they cannot be read.
+    fn pass_over(&mut self, now: Now, victim: SegmentId) {
+        let state = &mut self.compaction;
+        state.cursor = (0, 0);
+        if !state.moves.is_empty() {
+            return;
+        }
+        state.again_at = Some(now.mono + YIELD);
+        if let Some(segment) = self.segments.get_mut(victim) {
+            segment.stuck = segment.live_messages as usize <= state.unreadable.len();
+        }
     }
 
     /// The record to be moved has been read: write it again, as far as it has come.

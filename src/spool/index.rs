@@ -1,5 +1,5 @@
 //! What the home keeps in memory of each message, and of each segment. A message with one recipient
-//! takes 32 bytes, and 5 to 10 to be found; bodies and addresses are not kept.
+//! takes 24 bytes, and about one to be found; bodies and addresses are not kept.
 //!
 //! When a segment may be reclaimed is decided here. A record of the log may vanish only when
 //! nothing older on disk needs it any more: an outcome must outlive every copy of the message that
@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::base::id_map;
 use crate::base::id_map::IdMap;
 use crate::base::map::Map;
 use crate::base::time::Wall;
@@ -61,10 +62,21 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     entries: IdMap<BatchId, Entry>,
+    /// Those that lie in each segment.
+    held: Map<SegmentId, Held>,
     /// The states of messages with more than one recipient.
     many: Vec<Many>,
     /// Places in `many` that are vacant.
     vacant: Vec<u32>,
+}
+
+/// The messages of one segment. They came in the order of their ids or nearly so; 64 of them that
+/// did take no more room than one that was moved here alone.
+#[derive(Debug, Default)]
+struct Held {
+    messages: u32,
+    /// Groups of ids, see [`IdMap::group`], in which some were; there may be none left.
+    groups: BTreeSet<u64>,
 }
 
 /// How far the recipients of a message have come: the only one in 64 bits, or where in
@@ -91,8 +103,8 @@ struct Many {
 }
 
 const _: () = assert!(
-    IdMap::<BatchId, Entry>::VALUE_BYTES <= 32,
-    "ten million messages are 320 MB here, and at most 100 more for finding them"
+    size_of::<Entry>() <= 24,
+    "ten million messages are 240 MB here, and 10 more for finding them"
 );
 
 impl Recipients {
@@ -131,9 +143,17 @@ impl Index {
         self.entries.get(batch)
     }
 
-    /// What stands at a position below [`Self::len`]; removals change the order.
-    pub fn at(&self, position: usize) -> Option<(BatchId, &Entry)> {
-        self.entries.at(position)
+    /// The first group of ids, from `group` on, of which a message was put into a segment that
+    /// still holds any.
+    pub fn group_in(&self, segment: SegmentId, group: u64) -> Option<u64> {
+        let groups = &self.held.get(&segment)?.groups;
+        groups.range(group..).next().copied()
+    }
+
+    /// The messages of a group of ids, wherever they lie.
+    pub fn group(&self, group: u64) -> impl Iterator<Item = (BatchId, &Entry)> {
+        let messages = self.entries.group(group);
+        messages.map(|(id, entry)| (BatchId(id), entry))
     }
 
     /// Adds a message that is not here.
@@ -162,6 +182,7 @@ impl Index {
             };
             Recipients(MANY | u64::from(place))
         };
+        self.hold(entry.segment, batch);
         let before = self.entries.insert(batch, entry);
         assert!(before.is_none(), "a batch id names one message");
     }
@@ -173,10 +194,8 @@ impl Index {
         if self.len() < found.len() {
             core::mem::swap(self, &mut found);
         }
-        for position in 0..found.len() {
-            let Some((batch, entry)) = found.at(position) else {
-                continue;
-            };
+        for (id, entry) in found.entries.iter() {
+            let batch = BatchId(id);
             match entry.recipients.place() {
                 None => self.insert(batch, *entry, [entry.recipients.only()].into_iter()),
                 Some(place) => {
@@ -189,6 +208,7 @@ impl Index {
 
     pub fn remove(&mut self, batch: BatchId) -> Option<Entry> {
         let entry = self.entries.remove(batch)?;
+        self.let_go(entry.segment);
         if let Some(place) = entry.recipients.place() {
             self.many[place] = Many::default();
             self.vacant.push(place as u32);
@@ -199,8 +219,33 @@ impl Index {
     /// The message lies elsewhere now.
     pub fn move_to(&mut self, batch: BatchId, to: Entry) {
         if let Some(entry) = self.entries.get_mut(batch) {
-            let recipients = entry.recipients;
+            let Entry {
+                segment: from,
+                recipients,
+                ..
+            } = *entry;
             *entry = Entry { recipients, ..to };
+            self.let_go(from);
+            self.hold(to.segment, batch);
+        }
+    }
+
+    fn hold(&mut self, segment: SegmentId, batch: BatchId) {
+        let held = self.held.entry(segment).or_default();
+        held.messages += 1;
+        let group = id_map::group_of(batch.0);
+        if held.groups.last() != Some(&group) {
+            held.groups.insert(group);
+        }
+    }
+
+    fn let_go(&mut self, segment: SegmentId) {
+        let Some(held) = self.held.get_mut(&segment) else {
+            return;
+        };
+        held.messages -= 1;
+        if held.messages == 0 {
+            self.held.swap_remove(&segment);
         }
     }
 
@@ -471,5 +516,48 @@ impl Segments {
         };
         self.used_bytes -= segment.file_bytes;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(index: &Index, segment: SegmentId) -> Vec<u64> {
+        let mut groups = Vec::new();
+        let mut from = 0;
+        while let Some(group) = index.group_in(segment, from) {
+            groups.push(group);
+            from = group + 1;
+        }
+        groups
+    }
+
+    #[test]
+    fn the_messages_of_a_segment_are_found_without_those_of_others() {
+        let mut index = Index::default();
+        for id in 0..10_000 {
+            let entry = Entry::new(SegmentId(id as u32 / 1_000), 0, 1, 1);
+            index.insert(BatchId(id), entry, [State::NEW].into_iter());
+        }
+        assert_eq!(
+            groups(&index, SegmentId(3)),
+            Vec::from_iter(3_000 / 64..=3_999 / 64)
+        );
+        let moved = Entry::new(SegmentId(10), 0, 1, 1);
+        index.move_to(BatchId(3_500), moved);
+        assert_eq!(groups(&index, SegmentId(10)), [3_500 / 64]);
+        let mut found: Vec<u64> = Vec::new();
+        for group in groups(&index, SegmentId(3)) {
+            let of_group = index.group(group);
+            let here = of_group.filter(|(_, entry)| entry.segment == SegmentId(3));
+            found.extend(here.map(|(batch, _)| batch.0));
+        }
+        let expected: Vec<u64> = (3_000..4_000).filter(|id| *id != 3_500).collect();
+        assert_eq!(found, expected);
+        for id in expected {
+            index.remove(BatchId(id));
+        }
+        assert!(groups(&index, SegmentId(3)).is_empty());
     }
 }
