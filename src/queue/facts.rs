@@ -195,55 +195,92 @@ pub struct Stats {
 
 const SECOND_US: i64 = 1_000_000;
 
-/// How many entries of a queue were received in which second of the monotonic clock. There are at
-/// most as many seconds as entries, and as `message_expiration` has seconds. Mail comes in order,
-/// so that both ends of the row are where the work is; out of order it is a binary search.
+/// Stretches of time that [`Ages`] tells apart: what they take is little beside a queue, and an age
+/// is known to a 64th of the oldest one.
+const STRETCHES_MAX: usize = 128;
+
+/// How many entries of a queue were received in which second of the monotonic clock; in which two,
+/// four and so on when there are [`STRETCHES_MAX`] of them. Mail comes in order, so that
+/// both ends of the row are where the work is; out of order it is a binary search.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ages {
-    seconds: VecDeque<(i64, u32)>,
+    /// Numbers of stretches, and entries of each.
+    stretches: VecDeque<(i32, u32)>,
+    /// A stretch is two to the power of this in seconds.
+    power: u32,
 }
 
 impl Ages {
     pub fn add(&mut self, received_us: i64) {
-        let second = received_us.div_euclid(SECOND_US);
-        match self.seconds.back_mut() {
-            Some((last, count)) if *last == second => *count += 1,
-            Some((last, _)) if *last > second => {
-                match self.seconds.binary_search_by_key(&second, |(at, _)| *at) {
-                    Ok(index) => self.seconds[index].1 += 1,
-                    Err(index) => self.seconds.insert(index, (second, 1)),
+        let stretch = self.stretch_of(received_us);
+        match self.stretches.back_mut() {
+            Some((last, count)) if *last == stretch => *count += 1,
+            Some((last, _)) if *last > stretch => {
+                match self.stretches.binary_search_by_key(&stretch, |(at, _)| *at) {
+                    Ok(index) => self.stretches[index].1 += 1,
+                    Err(index) => self.stretches.insert(index, (stretch, 1)),
                 }
             }
-            _ => self.seconds.push_back((second, 1)),
+            _ => self.stretches.push_back((stretch, 1)),
+        }
+        while self.stretches.len() >= STRETCHES_MAX {
+            self.double();
         }
     }
 
     pub fn remove(&mut self, received_us: i64) {
-        let second = received_us.div_euclid(SECOND_US);
-        let index = match self.seconds.front() {
-            Some((first, _)) if *first == second => Ok(0),
-            _ => self.seconds.binary_search_by_key(&second, |(at, _)| *at),
+        let stretch = self.stretch_of(received_us);
+        let index = match self.stretches.front() {
+            Some((first, _)) if *first == stretch => Ok(0),
+            _ => self.stretches.binary_search_by_key(&stretch, |(at, _)| *at),
         };
         let index = index.expect("only what was added is removed");
-        self.seconds[index].1 -= 1;
-        if self.seconds[index].1 == 0 {
-            self.seconds.remove(index);
+        self.stretches[index].1 -= 1;
+        if self.stretches[index].1 == 0 {
+            self.stretches.remove(index);
         }
-        if self.seconds.is_empty() {
-            self.seconds = VecDeque::new();
+        if self.stretches.is_empty() {
+            *self = Ages::default();
         }
     }
 
-    /// The start of the second in which the oldest was received, in monotonic microseconds.
+    /// The start of the stretch in which the oldest was received, in monotonic microseconds.
     pub fn oldest_us(&self) -> Option<i64> {
-        self.seconds.front().map(|(second, _)| second * SECOND_US)
+        let (first, _) = self.stretches.front()?;
+        Some((i64::from(*first) << self.power) * SECOND_US)
     }
 
-    /// How many were received up to that moment, counting its second whole.
+    /// How many were received up to that moment, counting its stretch whole.
     pub fn count_until(&self, received_us: i64) -> u64 {
-        let second = received_us.div_euclid(SECOND_US);
-        let old = self.seconds.iter().take_while(|(at, _)| *at <= second);
+        let stretch = self.stretch_of(received_us);
+        let old = self.stretches.iter().take_while(|(at, _)| *at <= stretch);
         old.map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    fn stretch_of(&self, received_us: i64) -> i32 {
+        let second = received_us.div_euclid(SECOND_US);
+        // What is 68 years off is as good as what is more.
+        let second = second.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        second >> self.power
+    }
+
+    /// Makes one stretch of every two.
+    fn double(&mut self) {
+        self.power += 1;
+        for (at, _) in &mut self.stretches {
+            *at >>= 1;
+        }
+        let mut kept = 0;
+        for index in 1..self.stretches.len() {
+            let (at, count) = self.stretches[index];
+            if self.stretches[kept].0 == at {
+                self.stretches[kept].1 += count;
+            } else {
+                kept += 1;
+                self.stretches[kept] = (at, count);
+            }
+        }
+        self.stretches.truncate(kept + 1);
     }
 }
 
@@ -320,6 +357,29 @@ mod tests {
         assert_eq!(ages.oldest_us(), Some(3 * SECOND_US));
         for second in [3, 5, 9] {
             ages.remove(second * SECOND_US + 1);
+        }
+        assert_eq!(ages, Ages::default());
+    }
+
+    #[test]
+    fn ages_of_many_seconds_take_little_and_are_known_nearly() {
+        let mut ages = Ages::default();
+        for second in -100..100_000 {
+            ages.add(second * SECOND_US);
+        }
+        assert!(ages.stretches.len() < STRETCHES_MAX);
+        for (before, oldest) in [(-100, 0), (0, 50_000), (50_000, 98_000)] {
+            for second in before..oldest {
+                ages.remove(second * SECOND_US);
+            }
+            let found = ages.oldest_us().expect("some are left") / SECOND_US;
+            let near = 100_100 / (STRETCHES_MAX as i64 / 2);
+            assert!((0..=near).contains(&(oldest - found)), "{oldest}: {found}");
+            let count = ages.count_until(i64::MAX);
+            assert_eq!(count, (100_000 - oldest) as u64);
+        }
+        for second in 98_000..100_000 {
+            ages.remove(second * SECOND_US);
         }
         assert_eq!(ages, Ages::default());
     }

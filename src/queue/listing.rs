@@ -69,15 +69,15 @@ impl<'a> QueueView<'a> {
         &self.queue().replies
     }
 
-    /// How long the oldest entry has been here, to the second, rounded up.
+    /// How long the oldest entry has been here, as nearly as [`Ages`] knows, and not less.
     pub fn oldest_age(&self, now: Now) -> Option<Duration> {
         let born_us = self.queue().ages.oldest_us()?;
         let age_us = i128::from(now.mono.0) - i128::from(born_us);
         Some(Duration::from_micros(u64::try_from(age_us).unwrap_or(0)))
     }
 
-    /// Entries at least `age` old, to the second: for `age>10m`, and for how many expire by then.
-    /// O(seconds in which mail came in).
+    /// Entries at least `age` old, as nearly as [`Ages`] knows: for `age>10m`, and for how many
+    /// expire by then.
     pub fn older_than(&self, now: Now, age: Duration) -> u64 {
         let age_us = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let now_us = i64::try_from(now.mono.0).unwrap_or(i64::MAX);
