@@ -141,6 +141,27 @@ impl<T> Pool<T> {
         matches!(self.slot(index), Slot::Used(_)).then_some(handle)
     }
 
+    /// What lives at `index`, if anything does.
+    pub fn get(&self, index: u32) -> Option<&T> {
+        if index >= self.slots {
+            return None;
+        }
+        match self.slot(index) {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        if index >= self.slots {
+            return None;
+        }
+        match self.slot_mut(index) {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
     fn generation(&self, index: u32) -> u32 {
         let generations = &self.chunks[(index >> CHUNK_BITS) as usize].generations;
         let generation = generations.get((index % CHUNK) as usize);
