@@ -191,6 +191,7 @@ fn facts(folder: &Path) -> Facts {
         spool_sync: "commit",
         min_free_bytes: 0,
         event_log: folder.join("events"),
+        disk: Some((50 << 30, 100 << 30)),
         reading: None,
     }
 }

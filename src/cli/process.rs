@@ -24,7 +24,7 @@ use crate::control::dns::Dns;
 use crate::control::http;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
-use crate::control::management::{Asked, Facts, Server, Surroundings, unnamed_binding};
+use crate::control::management::{Asked, Facts, Server, Surroundings, disk_space, unnamed_binding};
 use crate::control::reading::Progress;
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
@@ -561,6 +561,7 @@ impl State {
             },
             min_free_bytes: running.config.global().min_free_space,
             event_log: PathBuf::from(&global.event_log),
+            disk: disk_space(Path::new(&global.spoolbase)),
             reading: self.boot.reading.segments(),
         }
     }

@@ -112,6 +112,8 @@ pub struct Facts {
     pub spool_sync: &'static str,
     pub min_free_bytes: u64,
     pub event_log: PathBuf,
+    /// Bytes that are free for us and bytes in all where the spool is, if the system tells.
+    pub disk: Option<(u64, u64)>,
     /// Segments read of all that there are, while a start reads the spool back.
     pub reading: Option<(usize, usize)>,
 }
@@ -486,7 +488,7 @@ impl Desk {
         let facts = (self.surroundings.facts)();
         let now = (self.surroundings.clock)();
         let process = metrics::Process::read();
-        let (free_bytes, size_bytes) = disk_space(&facts.spool).unzip();
+        let (free_bytes, size_bytes) = facts.disk.unzip();
         let rates = self.sampler().rates(now, &total);
         let mut status = StatusData {
             version: facts.version,
