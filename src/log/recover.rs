@@ -199,7 +199,8 @@ pub fn read_segment(
         let tail = read(last, TRAILER_BYTES).map_err(RecoverError::Unreadable)?;
         if let Some(trailer) = format::decode_trailer(place, file_bytes, &tail) {
             let footer_at = last.checked_sub(u64::from(trailer.footer_bytes));
-            if let (true, Some(at)) = (header, footer_at) {
+            let behind = |at: &u64| u64::from(trailer.good_offset) <= *at;
+            if let (true, Some(at)) = (header, footer_at.filter(behind)) {
                 let footer = read(at, trailer.footer_bytes as usize);
                 let sealed = footer
                     .ok()
@@ -260,6 +261,7 @@ pub fn recover_footer(
     }
     let mut frames = Vec::new();
     let mut at = 0;
+    let mut end = HEADER_BYTES;
     while at < footer.len() {
         let entry = footer.get(at..at + format::FOOTER_ENTRY_BYTES)?;
         let offset = format::u32_at(entry, 0);
@@ -267,6 +269,14 @@ pub fn recover_footer(
         let bytes = &footer[at..];
         let header = format::decode_frame_header(place, u64::from(offset), bytes)?;
         let payload = format::decode_payload(place, u64::from(offset), &header, bytes)?;
+        // As a scan would have found them.
+        if (offset as usize) < end || !offset.is_multiple_of(FRAME_ALIGN as u32) {
+            return None;
+        }
+        end = offset as usize + header.frame_bytes();
+        if end > trailer.good_offset as usize {
+            return None;
+        }
         frames.push(frame_ref(
             offset,
             &header,
@@ -351,6 +361,7 @@ pub fn recover(
     };
     // Without a header it is what others say that tells.
     whole_bytes = whole_bytes.max(known.map_or(0, |it| u64::from(it.0)));
+    whole_bytes = whole_bytes.min(format::SEGMENT_BYTES_MAX);
     let short = whole_bytes > bytes.len() as u64;
     let end = if trailer.is_none() {
         bytes.len()
@@ -530,7 +541,10 @@ impl Verdict {
             Some(known) => known,
             None if top_counts => marked_end,
             // A commit begins where the one before it ended.
-            None => top_offset / COMMIT_ALIGN * COMMIT_ALIGN,
+            None => {
+                let older = spans.iter().rev().nth(1).map_or(HEADER_BYTES, |it| it.ends);
+                older.max(top_offset / COMMIT_ALIGN * COMMIT_ALIGN)
+            }
         };
         let tail = match known {
             None if !top_counts => Tail::Torn {
