@@ -149,7 +149,8 @@ pub enum DiskOp {
         offset: u64,
         bytes: Vec<u8>,
     },
-    /// Rename within the folder, then sync the folder.
+    /// Rename within the folder, then sync the folder. A file that is not there has been renamed
+    /// before, and is a success.
     Rename {
         op: OpId,
         from: SegmentFile,

@@ -251,8 +251,9 @@ impl TestDisk {
                     .sync();
             }
             DiskOp::Rename { from, to, .. } => {
-                let it = self.files.remove(from).expect("a renamed file exists");
-                self.files.insert(*to, it);
+                if let Some(it) = self.files.remove(from) {
+                    self.files.insert(*to, it);
+                }
             }
             DiskOp::Remove { file, .. } => {
                 self.files.remove(file);

@@ -892,6 +892,10 @@ impl Writer {
                 return self.forget(from);
             }
             (Background::Remove { file }, Ok(())) => return self.forget(file),
+            // What is kept for the operator is not removed because that fails.
+            (Background::Rename { from, to }, Err(_)) if to.kind == SegmentKind::Damaged => {
+                self.jobs.push_back((again, Job::Rename { from, to }));
+            }
             (Background::Rename { from: file, .. } | Background::Remove { file }, Err(_)) => {
                 self.jobs.push_back((again, Job::Remove { file }));
             }

@@ -452,7 +452,7 @@ fn take_room(file: &File, bytes: u64) -> io::Result<()> {
 
 fn rename(folders: &Folders, from: SegmentFile, to: SegmentFile) -> io::Result<()> {
     let target = folders.path(to);
-    std::fs::rename(folders.path(from), &target)?;
+    if_there(std::fs::rename(folders.path(from), &target))?;
     sync_folder(&target)
 }
 

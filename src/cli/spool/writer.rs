@@ -219,7 +219,7 @@ impl Hands {
             } => (self.prepare(file, recycle, &header, file_bytes), header),
             DiskOp::Rename { from, to, .. } => {
                 let target = self.path(to);
-                let renamed = fs::rename(self.path(from), &target);
+                let renamed = if_there(fs::rename(self.path(from), &target));
                 (renamed.and_then(|()| sync_parent(&target)), Vec::new())
             }
             DiskOp::Remove { file, .. } => {
@@ -304,9 +304,14 @@ impl Hands {
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    if_there(fs::remove_file(path))
+}
+
+/// What is done to a file that is not there has been done.
+fn if_there(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        result => result,
     }
 }
 

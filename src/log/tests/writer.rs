@@ -467,3 +467,33 @@ fn a_reclaimed_segment_is_recycled_and_its_stale_records_never_pass() {
     assert!(recycled > 10);
     assert!(disk.list(SHARD).len() <= 5, "files are used again");
 }
+
+#[test]
+fn what_is_kept_for_the_operator_is_kept_however_often_its_renaming_fails() {
+    let (mut writer, mut disk) = (fresh(config(1)), TestDisk::new(1));
+    let body = [7; 5_000];
+    while writer.current_segment() == 1 {
+        writer.append(&[frame(true, &[&body])]).expect("room");
+        settle(&mut writer, &mut disk, now(0));
+    }
+    let file = SegmentFile::live(SHARD, 1);
+    let kept = file.with_kind(SegmentKind::Damaged);
+    writer.reclaim(file, 64 << 10, true);
+    // At first nothing happens, then only the sync of the folder fails.
+    for (at, happens) in [(0, false), (30_000, true)] {
+        let op = writer.poll(now(at)).expect("it is tried");
+        assert!(matches!(op, DiskOp::Rename { to, .. } if to == kept));
+        let op = match happens {
+            true => disk.run(op).op,
+            false => op.op(),
+        };
+        let (result, buffer) = (Err(Fault::Io), Vec::new());
+        let completion = Completion { op, result, buffer };
+        writer.completed(now(at), completion);
+        assert_eq!(writer.poll(now(at)), None, "not at once again");
+    }
+    let events = settle(&mut writer, &mut disk, now(60_000));
+    assert!(matches!(events[..], [Completed::Reclaimed(it)] if it == file));
+    let names: Vec<_> = disk.list(SHARD).into_iter().map(|it| it.0).collect();
+    assert!(names.contains(&kept) && !names.contains(&file), "{names:?}");
+}
