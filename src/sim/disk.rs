@@ -32,8 +32,85 @@ pub struct Trouble {
     pub short_write: u64,
     pub sync_fails: u64,
     pub read_fails: u64,
+    /// Of files that are not open; what the process has made itself is.
+    pub open_fails: u64,
+    pub prepare_fails: u64,
+    pub seal_fails: u64,
+    /// What it should have done may have happened all the same, or not.
+    pub rename_fails: u64,
+    pub remove_fails: u64,
+    /// The file system takes nothing any more, not even what waits to be synced.
+    pub read_only: bool,
+    /// The next ones fail, one after the other.
+    pub spell: Option<Spell>,
     /// Every operation takes this much longer at most, microseconds.
     pub slower_us: u64,
+    /// Every operation that syncs takes exactly this much longer.
+    pub slow_sync: Option<SlowSync>,
+}
+
+impl Trouble {
+    /// Whether it may keep something from getting to disk, or from getting there in time.
+    pub fn hinders(&self) -> bool {
+        let chances = [
+            self.write_fails,
+            self.short_write,
+            self.sync_fails,
+            self.open_fails,
+            self.prepare_fails,
+            self.seal_fails,
+            self.rename_fails,
+            self.remove_fails,
+            self.slower_us,
+        ];
+        let fails = self.full || self.read_only || self.spell.is_some();
+        fails || self.slow_sync.is_some() || chances.iter().any(|it| *it > 0)
+    }
+}
+
+/// Operations in a row that fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Spell {
+    /// Syncs, or writes.
+    pub syncs: bool,
+    pub left: u64,
+    pub fault: Fault,
+}
+
+impl Spell {
+    /// As often as disks do: once, a few times, or until somebody replaces them.
+    pub const ALL: [Spell; 6] = [
+        Spell::new(false, 1, Fault::WriteFailsOnce),
+        Spell::new(false, 3, Fault::WriteFailsThrice),
+        Spell::new(false, u64::MAX, Fault::WriteFailsForGood),
+        Spell::new(true, 1, Fault::SyncFailsOnce),
+        Spell::new(true, 3, Fault::SyncFailsThrice),
+        Spell::new(true, u64::MAX, Fault::SyncFailsForGood),
+    ];
+
+    const fn new(syncs: bool, left: u64, fault: Fault) -> Spell {
+        Spell { syncs, left, fault }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SlowSync {
+    pub us: u64,
+    pub fault: Fault,
+}
+
+impl SlowSync {
+    /// A disk without a cache, a busy one, one that is about to fail, and one that hangs.
+    pub const ALL: [SlowSync; 4] = [
+        SlowSync::new(4_000, Fault::Sync4Ms),
+        SlowSync::new(20_000, Fault::Sync20Ms),
+        SlowSync::new(1_000_000, Fault::Sync1S),
+        SlowSync::new(30_000_000, Fault::Sync30S),
+    ];
+
+    const fn new(us: u64, fault: Fault) -> SlowSync {
+        SlowSync { us, fault }
+    }
 }
 
 type Sectors = BTreeMap<usize, Box<[u8; SECTOR_BYTES]>>;
@@ -45,6 +122,8 @@ struct File {
     dirty: Sectors,
     /// The kernel believes these to be written, and they are not.
     stale: Sectors,
+    /// More than a header has been written to it since it got its name.
+    used: bool,
 }
 
 impl File {
@@ -54,6 +133,7 @@ impl File {
             bytes: vec![0; bytes],
             dirty: Sectors::new(),
             stale: Sectors::new(),
+            used: false,
         }
     }
 
@@ -152,6 +232,7 @@ struct Flight {
     began_us: u64,
     /// For a read: the file that was open when it began.
     inode: Option<u64>,
+    slow_sync: Option<SlowSync>,
 }
 
 struct BodyRead {
@@ -222,6 +303,16 @@ impl Disk {
             DiskOp::Read { file, .. } => (100, *file),
         };
         let mut done = now_us + self.takes(base);
+        let syncs = !matches!(
+            &op,
+            DiskOp::Read { .. }
+                | DiskOp::Commit {
+                    sync: SyncScope::Nothing,
+                    ..
+                }
+        );
+        let slow_sync = self.trouble.slow_sync.filter(|_| syncs);
+        done += slow_sync.map_or(0, |it| it.us);
         if self.planted == Some(Planted::LateOutcomes) && is_of_outcomes(&op) {
             done += 20_000_000;
         }
@@ -233,6 +324,7 @@ impl Disk {
             op,
             began_us: now_us,
             inode,
+            slow_sync,
         };
         let before = self.flights.insert((shard, flight.op.op()), flight);
         assert!(before.is_none(), "an operation has a number of its own");
@@ -259,6 +351,9 @@ impl Disk {
         let is_late = self.planted == Some(Planted::LateOutcomes) && is_of_outcomes(&flight.op);
         if !is_late {
             self.slowest_us = self.slowest_us.max(now_us - flight.began_us);
+        }
+        if let Some(slow) = flight.slow_sync {
+            counts.fault(slow.fault);
         }
         let (result, buffer) = self.perform(flight.op, flight.inode, counts);
         Completion { op, result, buffer }
@@ -287,11 +382,14 @@ impl Disk {
                 bytes,
                 ..
             } => {
-                let result =
-                    self.write_and_sync(file, offset as usize, &bytes, SyncScope::File, counts);
+                let result = self.seal(file, offset as usize, &bytes, counts);
                 (result, bytes)
             }
-            DiskOp::Sync { file, .. } => (self.sync(file, None, counts), Vec::new()),
+            DiskOp::Sync { file, .. } => {
+                let opened = self.open(counts);
+                let result = opened.and_then(|()| self.sync(file, None, counts));
+                (result, Vec::new())
+            }
             DiskOp::Prepare {
                 file,
                 recycle,
@@ -302,17 +400,90 @@ impl Disk {
                 let result = self.try_prepare(file, recycle, &header, file_bytes, counts);
                 (result, header)
             }
-            DiskOp::Rename { from, to, .. } => (self.rename(from, to), Vec::new()),
-            DiskOp::Remove { file, .. } => {
-                self.files.remove(&file);
-                (Ok(()), Vec::new())
-            }
+            DiskOp::Rename { .. } | DiskOp::Remove { .. } => (self.arrange(op, counts), Vec::new()),
             DiskOp::Read { offset, bytes, .. } => {
-                match self.read_inode(inode, offset, bytes as usize, counts) {
+                let opened = self.open(counts);
+                match opened.and_then(|()| self.read_inode(inode, offset, bytes as usize, counts)) {
                     Ok(read) => (Ok(()), read),
                     Err(fault) => (Err(fault), Vec::new()),
                 }
             }
+        }
+    }
+
+    /// Whether something happens that has this chance, counted if it does.
+    fn strikes(&mut self, chance: u64, fault: Fault, counts: &mut Counts) -> bool {
+        let happens = chance > 0 && self.prng.chance(chance, 1_000);
+        if happens {
+            counts.fault(fault);
+        }
+        happens
+    }
+
+    /// Whether it is the turn of this write or sync to fail.
+    fn spell_strikes(&mut self, syncs: bool, counts: &mut Counts) -> bool {
+        match &mut self.trouble.spell {
+            Some(spell) if spell.syncs == syncs && spell.left > 0 => {
+                spell.left -= 1;
+                counts.fault(spell.fault);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_read_only(&self, counts: &mut Counts) -> bool {
+        if self.trouble.read_only {
+            counts.fault(Fault::ReadOnly);
+        }
+        self.trouble.read_only
+    }
+
+    fn open(&mut self, counts: &mut Counts) -> Result<(), DiskFault> {
+        match self.strikes(self.trouble.open_fails, Fault::OpenFails, counts) {
+            true => Err(DiskFault::Io),
+            false => Ok(()),
+        }
+    }
+
+    fn seal(
+        &mut self,
+        file: SegmentFile,
+        at: usize,
+        bytes: &[u8],
+        counts: &mut Counts,
+    ) -> Result<(), DiskFault> {
+        self.open(counts)?;
+        if self.strikes(self.trouble.seal_fails, Fault::SealFails, counts) {
+            let it = self.files.get_mut(&file).ok_or(DiskFault::Io)?;
+            it.tear(&mut self.prng, at, bytes);
+            it.fail_sync(&mut self.prng);
+            return Err(DiskFault::Io);
+        }
+        self.write_and_sync(file, at, bytes, SyncScope::File, counts)
+    }
+
+    /// Renames or removes. When that fails, it is the sync of the folder as often as not.
+    fn arrange(&mut self, op: DiskOp, counts: &mut Counts) -> Result<(), DiskFault> {
+        if self.is_read_only(counts) {
+            return Err(DiskFault::Io);
+        }
+        let (chance, fault) = match &op {
+            DiskOp::Rename { .. } => (self.trouble.rename_fails, Fault::RenameFails),
+            _ => (self.trouble.remove_fails, Fault::RemoveFails),
+        };
+        let fails = self.strikes(chance, fault, counts);
+        if fails && self.prng.chance(1, 2) {
+            return Err(DiskFault::Io);
+        }
+        match op {
+            DiskOp::Rename { from, to, .. } => self.rename(from, to),
+            DiskOp::Remove { file, .. } => drop(self.files.remove(&file)),
+            _ => {}
+        }
+        match fails {
+            true => Err(DiskFault::Io),
+            false => Ok(()),
         }
     }
 
@@ -324,9 +495,18 @@ impl Disk {
         sync: SyncScope,
         counts: &mut Counts,
     ) -> Result<(), DiskFault> {
+        if self.is_read_only(counts) {
+            return Err(DiskFault::Io);
+        }
+        let in_turn = self.spell_strikes(false, counts);
         let Some(it) = self.files.get_mut(&file) else {
             return Err(DiskFault::Io);
         };
+        it.used = true;
+        if in_turn {
+            it.tear(&mut self.prng, at, bytes);
+            return Err(DiskFault::Io);
+        }
         let trouble = self.trouble;
         let fails = [
             (trouble.write_fails, Fault::WriteFails),
@@ -360,9 +540,14 @@ impl Disk {
         part: Option<Range<usize>>,
         counts: &mut Counts,
     ) -> Result<(), DiskFault> {
+        let in_turn = self.spell_strikes(true, counts) || self.is_read_only(counts);
         let Some(it) = self.files.get_mut(&file) else {
             return Err(DiskFault::Io);
         };
+        if in_turn {
+            it.fail_sync(&mut self.prng);
+            return Err(DiskFault::Io);
+        }
         if self.prng.chance(self.trouble.sync_fails, 1_000) {
             counts.fault(Fault::SyncFails);
             it.fail_sync(&mut self.prng);
@@ -384,6 +569,13 @@ impl Disk {
         file_bytes: u64,
         counts: &mut Counts,
     ) -> Result<(), DiskFault> {
+        self.open(counts)?;
+        if self.is_read_only(counts) {
+            return Err(DiskFault::Io);
+        }
+        if self.strikes(self.trouble.prepare_fails, Fault::PrepareFails, counts) {
+            return self.fail_prepare(file, recycle, header, file_bytes);
+        }
         if recycle.is_none() && self.trouble.full {
             counts.fault(Fault::DiskFull);
             self.partly_new(file, file_bytes);
@@ -394,6 +586,27 @@ impl Disk {
             return Err(DiskFault::Io);
         }
         self.prepare(file, recycle, header, file_bytes)
+    }
+
+    /// It fails in any of its steps: before the file has its name, or in the sync of the folder.
+    fn fail_prepare(
+        &mut self,
+        file: SegmentFile,
+        recycle: Option<SegmentFile>,
+        header: &[u8],
+        file_bytes: u64,
+    ) -> Result<(), DiskFault> {
+        match (self.prng.below(3), recycle) {
+            (0, _) => self.prepare(file, recycle, header, file_bytes)?,
+            (1, Some(from)) => {
+                if let Some(it) = self.files.get_mut(&from) {
+                    it.tear(&mut self.prng, 0, header);
+                }
+            }
+            (1, None) => self.partly_new(file, file_bytes),
+            _ => {}
+        }
+        Err(DiskFault::Io)
     }
 
     fn prepare(
@@ -413,8 +626,10 @@ impl Disk {
         };
         it.write(0, header);
         it.sync();
+        it.used = false;
         let before = self.files.insert(file, it);
-        assert!(before.is_none(), "no segment is made over another");
+        let blank = before.is_none_or(|it| !it.used);
+        assert!(blank, "no segment is made over another");
         Ok(())
     }
 
@@ -425,11 +640,11 @@ impl Disk {
         self.files.insert(file.with_kind(SegmentKind::New), part);
     }
 
-    fn rename(&mut self, from: SegmentFile, to: SegmentFile) -> Result<(), DiskFault> {
-        let it = self.files.remove(&from).ok_or(DiskFault::Io)?;
-        let before = self.files.insert(to, it);
-        assert!(before.is_none(), "no segment is renamed over another");
-        Ok(())
+    fn rename(&mut self, from: SegmentFile, to: SegmentFile) {
+        if let Some(it) = self.files.remove(&from) {
+            let before = self.files.insert(to, it);
+            assert!(before.is_none(), "no segment is renamed over another");
+        }
     }
 
     fn read_inode(
@@ -483,6 +698,7 @@ impl Disk {
             then,
         } = body_read;
         self.slowest_us = self.slowest_us.max(now_us - began_us);
+        self.open(counts)?;
         let is_there = self.files.values().any(|it| Some(it.inode) == inode);
         if inode.is_some() && !is_there {
             return Ok(then);
@@ -554,7 +770,7 @@ impl Disk {
                 }
                 None => self.partly_new(file, file_bytes),
             },
-            DiskOp::Rename { from, to, .. } if whole => drop(self.rename(from, to)),
+            DiskOp::Rename { from, to, .. } if whole => self.rename(from, to),
             DiskOp::Remove { file, .. } if whole => drop(self.files.remove(&file)),
             DiskOp::Rename { .. }
             | DiskOp::Remove { .. }
@@ -650,5 +866,65 @@ mod tests {
         assert_eq!(disk.read(file, 512, 4_096), Ok(vec![7; 4_096]));
         disk.crash(9, true, &mut Counts::default());
         assert_ne!(disk.read(file, 512, 4_096), Ok(vec![7; 4_096]));
+    }
+
+    #[test]
+    fn a_spell_strikes_its_kind_so_often_and_then_no_more() {
+        for spell in Spell::ALL {
+            let (mut disk, file) = prepared(None);
+            disk.trouble.spell = Some(spell);
+            let mut failed = 0;
+            for _ in 0..5 {
+                failed += u64::from(commit(&mut disk, file, SyncScope::Written).result.is_err());
+            }
+            assert_eq!(failed, spell.left.min(5), "{spell:?}");
+            let unsynced = commit(&mut disk, file, SyncScope::Nothing).result;
+            let writes_fail = !spell.syncs && spell.left > 5;
+            assert_eq!(unsynced.is_err(), writes_fail, "{spell:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_disk_takes_nothing_and_gives_everything() {
+        let (mut disk, file) = prepared(None);
+        assert_eq!(commit(&mut disk, file, SyncScope::Nothing).result, Ok(()));
+        disk.trouble.read_only = true;
+        assert!(commit(&mut disk, file, SyncScope::Written).result.is_err());
+        let op = OpId(4);
+        let to = file.with_kind(SegmentKind::Free);
+        let rename = DiskOp::Rename { op, from: file, to };
+        assert!(run(&mut disk, rename).result.is_err());
+        assert!(run(&mut disk, DiskOp::Remove { op, file }).result.is_err());
+        assert!(run(&mut disk, DiskOp::Sync { op, file }).result.is_err());
+        let (offset, bytes) = (512, 4_096);
+        let read = DiskOp::Read {
+            op,
+            file,
+            offset,
+            bytes,
+        };
+        assert_eq!(run(&mut disk, read).buffer, vec![7; 4_096]);
+    }
+
+    #[test]
+    fn what_syncs_takes_as_long_as_a_sync_and_what_does_not_does_not() {
+        for slow in SlowSync::ALL {
+            let (mut disk, file) = prepared(None);
+            disk.trouble.slow_sync = Some(slow);
+            let op = OpId(5);
+            let sync = disk.begin(0, 0, DiskOp::Sync { op, file });
+            assert!((slow.us..slow.us + 10_000).contains(&sync), "{slow:?}");
+            let mut counts = Counts::default();
+            assert_eq!(disk.end(sync, 0, op, &mut counts).result, Ok(()));
+            assert_eq!(counts.faults[slow.fault as usize], 1);
+            let (offset, bytes) = (512, 4_096);
+            let read = DiskOp::Read {
+                op,
+                file,
+                offset,
+                bytes,
+            };
+            assert!(disk.begin(sync, 0, read) < sync + 10_000, "{slow:?}");
+        }
     }
 }

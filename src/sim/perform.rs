@@ -312,11 +312,15 @@ impl World {
         let completion = self
             .disk
             .end(self.now_us, shard, op, &mut self.ledger.counts);
+        let well = completion.result.is_ok();
         let is_commit = match &mut self.process {
-            Some(process) => process.commits.remove(&(shard, op)),
+            Some(process) => {
+                let is_commit = process.commits.remove(&(shard, op));
+                process.has_committed |= is_commit && well;
+                is_commit
+            }
             None => false,
         };
-        let well = completion.result.is_ok();
         // Whatever fails may hold back what waits to be written; only a commit shows that it no
         // longer does.
         if is_commit || !well {

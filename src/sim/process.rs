@@ -81,6 +81,8 @@ pub struct Process {
     pub crashes_next: Option<bool>,
     /// Shards that have yet to hear what earlier starts have left.
     pub homes_open: usize,
+    /// A commit has ended: until then what recovery decided is nowhere but in memory.
+    pub has_committed: bool,
 }
 
 impl Process {
@@ -178,6 +180,7 @@ impl World {
             generation: 0,
             commits: BTreeSet::new(),
             crashes_next: None,
+            has_committed: false,
             homes_open: openings.iter().filter(|it| it.is_early()).count(),
         });
         self.set_gauges();
@@ -186,6 +189,20 @@ impl World {
         }
         for shard in 0..shards {
             self.handle(shard, Input::Tick);
+        }
+        self.crash_in_recovery();
+    }
+
+    /// Now and then a start that has found something does not get far.
+    fn crash_in_recovery(&mut self) {
+        let wanted = self.scenario.concerns.crashes && !self.switches.calm && self.starts > 1;
+        let streams = &mut self.streams;
+        if wanted && streams.recovery.chance(1, 4) {
+            let power = !self.scenario.sync_interval && streams.recovery.chance(1, 2);
+            let longest_us = *streams.recovery.pick(&[500, 8_000, 2 * SECOND]);
+            let after_us = streams.recovery.below(longest_us);
+            let life = self.life();
+            self.plan(after_us, Event::Crash { life, power });
         }
     }
 
@@ -311,6 +328,12 @@ impl World {
             true => Fault::PowerCut,
             false => Fault::Kill,
         });
+        if self.starts > 1 && (process.homes_open > 0 || !process.has_committed) {
+            self.ledger.counts.fault(match power {
+                true => Fault::PowerCutInRecovery,
+                false => Fault::KillInRecovery,
+            });
+        }
         let now_us = self.now_us;
         // Even the last shutdown may be cut short; there will be another.
         self.ending = false;
@@ -417,13 +440,13 @@ impl World {
         self.ledger.check(Check::ShutDown, !gave_up || excused, || {
             "a shutdown has given up on a disk that works".to_string()
         });
+        self.keep_counters(&process);
+        self.disk.crash(self.now_us, false, &mut self.ledger.counts);
         if gave_up {
-            // What the disk did not take is lost, as with a kill.
+            // What the disk did not take is lost, as with a kill; what was under way, too.
             let slowest_us = self.disk.slowest_us;
             self.ledger.lives.killed(self.now_us, slowest_us);
         }
-        self.keep_counters(&process);
-        self.disk.crash(self.now_us, false, &mut self.ledger.counts);
         self.end_process(process, false);
         if self.ending && !gave_up {
             return self.finish();
@@ -447,8 +470,7 @@ impl World {
 
     fn is_disk_troubled(&self) -> bool {
         let (disk, events) = (self.disk.trouble, self.events.trouble);
-        let disk_fails = disk.write_fails + disk.short_write + disk.sync_fails > 0;
-        let now = disk.full || disk_fails || disk.slower_us > 0 || events.full || events.fails > 0;
+        let now = disk.hinders() || events.full || events.fails > 0;
         now || self.now_us < self.trouble_ended_us + DISK_RETRY_S * SECOND
     }
 

@@ -203,6 +203,9 @@ impl Scenario {
             disk: concerns.disk && !sync_interval,
             ..concerns
         };
+        // Of their own, so that what is drawn besides stays as it is.
+        let mut faults = Prng::stream(seed, "more disk trouble");
+        let more = draw_more_disk_trouble(&mut faults, concerns, calm_us);
         let bindings = prng.between(1, 3);
         let binding = |number| BindingPlan {
             name: format!("b{number}"),
@@ -219,7 +222,11 @@ impl Scenario {
             bindings: (1..=bindings).map(binding).collect(),
             clients: prng.between(3, 8) as usize,
             messages: MESSAGES_MIN + prng.below(80),
-            happenings: draw_happenings(prng, concerns, calm_us, !sync_interval),
+            happenings: {
+                let mut all = draw_happenings(prng, concerns, calm_us, !sync_interval);
+                all.extend(more);
+                all
+            },
             concerns,
             limits,
             domains,
@@ -594,6 +601,53 @@ fn draw_disk_trouble(prng: &mut Prng) -> disk::Trouble {
         _ => trouble.read_fails = prng.between(50, 500),
     }
     trouble
+}
+
+/// The kinds of trouble that come one at a time, in a part of the seeds.
+fn draw_more_disk_trouble(
+    prng: &mut Prng,
+    concerns: Concerns,
+    calm_us: u64,
+) -> Vec<(u64, Happening)> {
+    let mut all = Vec::new();
+    if !concerns.disk || prng.chance(1, 3) {
+        return all;
+    }
+    for _ in 0..prng.between(1, 2) {
+        let mut trouble = disk::Trouble::default();
+        let from = prng.below(calm_us);
+        let mut until = from + prng.between(SECOND / 10, 12 * SECOND);
+        // What is rare needs longer to meet trouble.
+        let rare = 20 * SECOND;
+        match prng.below(8) {
+            0 => trouble.read_only = true,
+            1 => trouble.open_fails = prng.between(100, 1_000),
+            2 => {
+                trouble.prepare_fails = prng.between(100, 1_000);
+                until += rare;
+            }
+            3 => {
+                trouble.seal_fails = prng.between(100, 1_000);
+                until += rare;
+            }
+            4 => {
+                trouble.rename_fails = prng.between(100, 1_000);
+                trouble.remove_fails = prng.between(100, 1_000);
+                until += rare;
+            }
+            5 => trouble.slow_sync = Some(*prng.pick(&disk::SlowSync::ALL)),
+            _ => {
+                let spell = *prng.pick(&disk::Spell::ALL);
+                if spell.left == u64::MAX {
+                    until = calm_us;
+                }
+                trouble.spell = Some(spell);
+            }
+        }
+        let over = Happening::Disk(disk::Trouble::default());
+        all.extend([(from, Happening::Disk(trouble)), (until.min(calm_us), over)]);
+    }
+    all
 }
 
 fn draw_event_trouble(prng: &mut Prng) -> event_disk::Trouble {

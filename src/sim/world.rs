@@ -115,6 +115,7 @@ pub struct Streams {
     pub life: Prng,
     pub dns: Prng,
     pub config: Prng,
+    pub recovery: Prng,
     pub planted: Prng,
 }
 
@@ -184,6 +185,7 @@ impl World {
                 life: stream("life"),
                 dns: stream("dns"),
                 config: stream("config"),
+                recovery: stream("recovery"),
                 planted: stream("planted"),
             },
             switches: Switches::default(),
