@@ -219,7 +219,7 @@ impl Process {
         }
         let seed = prepare::random();
         let spool = startup::count_start(&base, shards, seed).map_err(Refused::new)?;
-        let begun = Recovery::begin(&base, &spool, &clock, &options.notice);
+        let begun = Recovery::begin(&base, &spool, &clock, &options.notice, &faults);
         let (beginnings, mut recovery) = begun.map_err(Refused::new)?;
         let found = recovery.wait(&config).map_err(Refused::new)?;
         let (homes, damage) = match found {

@@ -21,6 +21,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// What threads give way to once mail is taken beside them, as `nice` counts.
 const NICENESS: libc::c_int = 10;
 
+/// Asked before each read, whether it fails on purpose. Only tests want that.
+pub type Gate = Arc<dyn Fn() -> Result<(), Fault> + Send + Sync>;
+
 /// How far the reading has come, for whoever wants to know.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -69,14 +72,24 @@ pub enum Failure {
 
 /// The spool, read as far as the shards need to take mail.
 pub struct Reading {
-    base: PathBuf,
+    files: Files,
     spool: SpoolFile,
     scans: Vec<Scan>,
     progress: Arc<Progress>,
 }
 
+/// Where the segments are.
+struct Files {
+    base: PathBuf,
+    gate: Option<Gate>,
+}
+
 /// Makes the folders of the present shards, and reads what each has to know of its own.
-pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading), String> {
+pub fn begin(
+    base: &Path,
+    spool: &SpoolFile,
+    gate: Option<Gate>,
+) -> Result<(Vec<Beginning>, Reading), String> {
     for shard in 0..spool.shards {
         make_folder(&base.join(folder_name(ShardId(shard as u8))))?;
     }
@@ -88,7 +101,9 @@ pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading)
     }
     let all = scans.iter().map(Scan::left).sum();
     // A long newest segment has to be read whole, and there are as many of them as shards.
-    let begin = |scan: &mut Scan| begin_one(base, spool.shards, scan);
+    let base = base.to_owned();
+    let files = Files { base, gate };
+    let begin = |scan: &mut Scan| begin_one(&files, spool.shards, scan);
     let begun: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = scans
             .iter_mut()
@@ -105,7 +120,7 @@ pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading)
     let progress = Progress::default();
     progress.all.store(all, Ordering::Relaxed);
     let reading = Reading {
-        base: base.to_owned(),
+        files,
         spool: *spool,
         scans,
         progress: Arc::new(progress),
@@ -115,11 +130,11 @@ pub fn begin(base: &Path, spool: &SpoolFile) -> Result<(Vec<Beginning>, Reading)
 
 /// What a shard has to know of its folder; nothing if the folder's shard runs no more.
 fn begin_one(
-    base: &Path,
+    files: &Files,
     shards: u16,
     scan: &mut Scan,
 ) -> Result<Option<Beginning>, RecoveryError> {
-    let mut reader = Reader::new(base);
+    let mut reader = Reader::new(files);
     let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
     scan.check_formats(&mut read)?;
     let goes_on = scan.shard().index() < usize::from(shards);
@@ -136,7 +151,7 @@ pub fn whole(
     spool: &SpoolFile,
     tell: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Home>, String> {
-    let (beginnings, reading) = begin(base, spool)?;
+    let (beginnings, reading) = begin(base, spool, None)?;
     match reading.finish(tell) {
         Ok(mut homes) => {
             for beginning in beginnings {
@@ -157,7 +172,7 @@ impl Reading {
     /// Reads the rest. `tell` hears now and then how many segments of how many have been read.
     pub fn finish(self, tell: &mut dyn FnMut(usize, usize)) -> Result<Vec<Home>, Failure> {
         let Reading {
-            base,
+            files,
             spool,
             scans,
             progress,
@@ -166,10 +181,10 @@ impl Reading {
         let all = progress.all.load(Ordering::Relaxed);
         progress.read.store(all - left, Ordering::Relaxed);
         let mut recovery = Recovery::new(spool.spool_id, spool.shards);
-        for scan in side_by_side(&base, scans, &progress, &mut |read| tell(read, all)) {
+        for scan in side_by_side(&files, scans, &progress, &mut |read| tell(read, all)) {
             recovery.take(scan?);
         }
-        let mut reader = Reader::new(&base);
+        let mut reader = Reader::new(&files);
         let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
         let homes = recovery.finish(&mut read);
         match progress.is_stopped() {
@@ -181,7 +196,7 @@ impl Reading {
 
 /// Scans the folders to their ends, each in a thread; in the order of the folders.
 fn side_by_side(
-    base: &Path,
+    files: &Files,
     scans: Vec<Scan>,
     progress: &Progress,
     tell: &mut dyn FnMut(usize),
@@ -194,7 +209,7 @@ fn side_by_side(
             scope.spawn(move || {
                 let shard = scan.shard();
                 // Nobody to tell it to: the one who listens has ended, and this thread with it.
-                let _ = send.send((shard, to_the_end(base, scan, progress)));
+                let _ = send.send((shard, to_the_end(files, scan, progress)));
             });
         }
         drop(send);
@@ -211,8 +226,8 @@ fn side_by_side(
     done.into_iter().map(|(_, scan)| scan).collect()
 }
 
-fn to_the_end(base: &Path, mut scan: Scan, progress: &Progress) -> Result<Scan, Failure> {
-    let mut reader = Reader::new(base);
+fn to_the_end(files: &Files, mut scan: Scan, progress: &Progress) -> Result<Scan, Failure> {
+    let mut reader = Reader::new(files);
     let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
     let mut is_nice = false;
     while scan
@@ -234,18 +249,21 @@ fn to_the_end(base: &Path, mut scan: Scan, progress: &Progress) -> Result<Scan, 
 
 /// Reads parts of segments; the file read last stays open.
 struct Reader<'a> {
-    base: &'a Path,
+    files: &'a Files,
     open: Option<(SegmentFile, File)>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(base: &'a Path) -> Reader<'a> {
-        Reader { base, open: None }
+    fn new(files: &'a Files) -> Reader<'a> {
+        Reader { files, open: None }
     }
 
     fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
+        if let Some(gate) = &self.files.gate {
+            gate()?;
+        }
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
-            let path = file_path(self.base, file);
+            let path = file_path(&self.files.base, file);
             self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
         }
         let Some((_, opened)) = &self.open else {

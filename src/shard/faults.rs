@@ -5,6 +5,7 @@
 //! delay is a moment to come back, never a wait.
 
 use core::cell::{Cell, RefCell};
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 
@@ -36,9 +37,11 @@ pub enum Kind {
     Prepare,
     Rename,
     Remove,
+    /// A read of a start, which finds out what the spool holds. Counted for all shards together.
+    Recover,
 }
 
-const KINDS: [(&str, Kind); 8] = [
+const KINDS: [(&str, Kind); 9] = [
     ("open", Kind::Open),
     ("commit", Kind::Commit),
     ("sync", Kind::Sync),
@@ -47,6 +50,7 @@ const KINDS: [(&str, Kind); 8] = [
     ("prepare", Kind::Prepare),
     ("rename", Kind::Rename),
     ("remove", Kind::Remove),
+    ("recover", Kind::Recover),
 ];
 
 const ERRORS: [(&str, i32); 6] = [
@@ -60,8 +64,8 @@ const ERRORS: [(&str, i32); 6] = [
 
 const FORM: &str = "expected sync-delay=20ms or fail=KIND:WHICH:ERROR, separated by commas, each \
                     with @SHARD behind it if it is for one shard; KIND is open, commit, sync, \
-                    seal, read, prepare, rename or remove; WHICH is 3, 3-5 or 3+; ERROR is EIO, \
-                    ENOSPC, EDQUOT, EROFS, EMFILE or ENOENT";
+                    seal, read, prepare, rename, remove or recover; WHICH is 3, 3-5 or 3+; ERROR \
+                    is EIO, ENOSPC, EDQUOT, EROFS, EMFILE or ENOENT";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rule {
@@ -101,6 +105,21 @@ impl Plan {
             fates: RefCell::default(),
             held: RefCell::default(),
             struck: RefCell::default(),
+        })
+    }
+}
+
+impl Plan {
+    /// The faults of a start, if there are any: a call begins a read, and what it gives is how it
+    /// ends, with nothing done, and a sentence for the log.
+    pub fn of_start(&self) -> Option<impl Fn() -> Option<String> + Send + Sync + use<>> {
+        let all = self.0.iter().map(|(rule, _)| *rule);
+        let rules: Vec<Rule> = all.filter(|it| it.is_of(Kind::Recover)).collect();
+        let begun = AtomicU64::new(0);
+        (!rules.is_empty()).then_some(move || {
+            let number = begun.fetch_add(1, Ordering::Relaxed) + 1;
+            let error = hit(&rules, Kind::Recover, number)?;
+            Some(sentence(Kind::Recover, number, &error))
         })
     }
 }
@@ -150,6 +169,32 @@ fn parse_which(text: &str) -> Option<(u64, u64)> {
 fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     let found = table.iter().find(|(it, _)| *it == name);
     found.map(|(_, value)| *value)
+}
+
+impl Rule {
+    fn is_of(&self, kind: Kind) -> bool {
+        matches!(self, Rule::Fail { kind: it, .. } if *it == kind)
+    }
+}
+
+/// What the operation of this kind and number is to fail with.
+fn hit(rules: &[Rule], kind: Kind, number: u64) -> Option<io::Error> {
+    let code = rules.iter().find_map(|rule| match *rule {
+        Rule::Fail {
+            kind: it,
+            first,
+            last,
+            error,
+        } if it == kind && (first..=last).contains(&number) => Some(error),
+        _ => None,
+    });
+    code.map(io::Error::from_raw_os_error)
+}
+
+fn sentence(kind: Kind, number: u64, error: &io::Error) -> String {
+    let name = |(name, it): &(&'static str, Kind)| (*it == kind).then_some(*name);
+    let name = KINDS.iter().find_map(name).unwrap_or_default();
+    format!("{VARIABLE}: {name} {number} fails: {error}")
 }
 
 /// How an operation that is under way is to end.
@@ -204,22 +249,10 @@ impl Faults {
         let number = begun[kind as usize] + 1;
         begun[kind as usize] = number;
         self.begun.set(begun);
-        let hit = self.rules.iter().find_map(|rule| match *rule {
-            Rule::Fail {
-                kind: it,
-                first,
-                last,
-                error,
-            } if it == kind && (first..=last).contains(&number) => Some(error),
-            _ => None,
-        });
-        let Some(error) = hit else {
+        let Some(error) = hit(&self.rules, kind, number) else {
             return Ok(());
         };
-        let name = |(name, it): &(&'static str, Kind)| (*it == kind).then_some(*name);
-        let name = KINDS.iter().find_map(name).unwrap_or_default();
-        let error = io::Error::from_raw_os_error(error);
-        let text = format!("{VARIABLE}: {name} {number} fails: {error}");
+        let text = sentence(kind, number, &error);
         self.struck.borrow_mut().push(text);
         Err(error)
     }
@@ -297,6 +330,17 @@ mod tests {
             bytes: vec![7],
             result: Ok(()),
         }
+    }
+
+    #[test]
+    fn reads_of_a_start_are_counted_by_themselves() {
+        let plan = Plan::parse("fail=recover:2:EIO,fail=read:1:EIO").unwrap();
+        let begins = plan.of_start().unwrap();
+        assert_eq!(begins(), None);
+        let told = begins().unwrap();
+        assert!(told.contains("recover 2 fails"), "{told}");
+        assert_eq!(begins(), None);
+        assert!(Plan::parse("fail=read:1:EIO").unwrap().of_start().is_none());
     }
 
     #[test]

@@ -15,6 +15,7 @@ ERRORS = {
     "rename": "EIO",
     "remove": "EIO",
     "read": "EIO",
+    "recover": "EIO",
 }
 # Those from which on all fail: what comes later adds nothing new.
 LASTING = (1, 2, 3, 5, 8)

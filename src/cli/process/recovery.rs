@@ -11,12 +11,14 @@ use crate::base::units;
 use crate::cli::process::Notice;
 use crate::config::Config;
 use crate::control::management::unnamed_binding;
-use crate::control::reading::{self, Failure, Progress};
+use crate::control::reading::{self, Failure, Gate, Progress};
 use crate::control::startup;
 use crate::engine::io::Level;
 use crate::engine::owner::is_unnamed;
 use crate::engine::stats::Gauges;
+use crate::log::Fault;
 use crate::shard::clock::Clock;
+use crate::shard::faults;
 use crate::spool::{self, Beginning, SpoolFile};
 
 /// So long a start waits before mail is taken: what fits into it is in the queues by then.
@@ -46,10 +48,22 @@ impl Recovery {
         spool: &SpoolFile,
         clock: &Clock,
         notice: &Notice,
+        faults: &faults::Plan,
     ) -> Result<(Vec<Beginning>, Recovery), String> {
         let began = clock.now();
         let ended = startup::ended_clean(base, spool);
-        let (beginnings, reading) = reading::begin(base, spool)?;
+        let gate = faults.of_start().map(|strikes| {
+            let tell = notice.clone();
+            let strike = move || match strikes() {
+                None => Ok(()),
+                Some(text) => {
+                    tell(Level::Warn, &text);
+                    Err(Fault::Io)
+                }
+            };
+            Arc::new(strike) as Gate
+        });
+        let (beginnings, reading) = reading::begin(base, spool, gate)?;
         let progress = reading.progress();
         let (send, read) = sync_channel(1);
         let (clock, tell) = (*clock, notice.clone());
