@@ -454,10 +454,11 @@ impl Segments {
         }
     }
 
-    /// `from` holds a record about a message that lies in `to`.
+    /// `from` holds a record about a message that lies in `to`. Records are about older messages;
+    /// one that is not was never written by this program, and must not make two segments wait for
+    /// each other.
     pub fn refer(&mut self, from: SegmentId, to: SegmentId) {
-        if from != to && self.by_id.contains_key(&to) {
-            debug_assert!(to < from, "records are about older ones");
+        if to < from && self.by_id.contains_key(&to) {
             let Some(segment) = self.by_id.get_mut(&from) else {
                 return;
             };
