@@ -158,7 +158,10 @@ pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, 
     let (schema, text, data, records, next) = match &reply {
         Reply::Queues(data) => {
             let next = after_queues(data);
-            let text = queues_text(data, &args.filter, style);
+            let mut text = queues_text(data, &args.filter, style);
+            if data.queues.is_empty() && !notes.is_empty() {
+                text = "no queue is known yet\n".to_owned();
+            }
             (
                 "pelton.queues/1",
                 text,

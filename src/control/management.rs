@@ -357,16 +357,7 @@ impl Desk {
                 data.queued_in_all = Some(self.queued().await);
                 Ok(Reply::Messages(data))
             }
-            Request::Why { domain, binding } => {
-                // With the dot at its end, as DNS tools print it, it is the same domain.
-                let domain = domain.trim_end_matches('.').to_lowercase();
-                let query = Query::Why {
-                    domain: domain.clone(),
-                    binding,
-                };
-                let queues = merge::why(self.all(query, notes).await?);
-                Ok(Reply::Why(WhyData { domain, queues }))
-            }
+            Request::Why { domain, binding } => self.why(&domain, binding, notes).await,
             Request::Trace { target } => {
                 let messages = merge::trace(self.all(Query::Trace { target }, notes).await?);
                 let event_log = (self.surroundings.facts)().event_log.display().to_string();
@@ -388,6 +379,29 @@ impl Desk {
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),
         }
+    }
+
+    async fn why(
+        &self,
+        domain: &str,
+        binding: Option<String>,
+        notes: &mut Vec<String>,
+    ) -> Result<Reply, ErrorData> {
+        // With the dot at its end, as DNS tools print it, it is the same domain.
+        let domain = domain.trim_end_matches('.').to_lowercase();
+        let query = Query::Why {
+            domain: domain.clone(),
+            binding,
+        };
+        let queues = merge::why(self.all(query, notes).await?);
+        if let Some(note) = notes.first().filter(|_| queues.is_empty()) {
+            return Err(ErrorData {
+                code: "E416".into(),
+                fault: Fault::Failed,
+                message: format!("no queue for {domain} is known, but {note}. Ask again"),
+            });
+        }
+        Ok(Reply::Why(WhyData { domain, queues }))
     }
 
     /// Why what is told of queued mail is not all of it.

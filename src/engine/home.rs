@@ -35,6 +35,10 @@ use crate::types::replies::{self, Canned};
 /// Reads of bodies from the disk under way at a time; more wait their turn.
 const READS_MAX: usize = 64;
 
+/// Events told again come as fast as the event log takes them: so much of it may wait there, a
+/// part of what it keeps for a disk that is slow.
+const RETOLD_BYTES_MAX: u64 = 16 << 20;
+
 /// A whole message that a session offers.
 pub struct Offer {
     pub conn: Key,
@@ -73,8 +77,10 @@ pub struct Home {
     /// The newest event of an outcome that waits for the disk, so that it has no commit to be
     /// known by. It is in the event log when one that came later is, or when nothing waits there.
     late: Option<EventSeq>,
-    /// The last commit that the event log had heard of when it was given the events of earlier
-    /// starts, until they are durable there.
+    /// Events of earlier starts that the event log has yet to be given.
+    untold: std::vec::IntoIter<Unreported>,
+    /// The last commit that the event log had heard of when it was given the last of them, until
+    /// they are durable there.
     retold: Option<u64>,
     /// Entries of earlier starts that wait to be handed to their owners.
     returning: std::vec::IntoIter<Arrival>,
@@ -99,6 +105,7 @@ impl Home {
             waiting: VecDeque::new(),
             events: VecDeque::new(),
             late: None,
+            untold: Vec::new().into_iter(),
             retold: None,
             returning: Vec::new().into_iter(),
             readers: Map::default(),
@@ -211,16 +218,35 @@ impl Home {
         self.hose.rejection(facts);
     }
 
-    /// Takes over what earlier starts have left. Its events are told again, under the same ids, as
-    /// far as the last run may not have got them into the event log.
-    pub fn adopt(&mut self, turn: &mut Turn<'_>, mut found: spool::Home) {
+    /// Takes over what earlier starts have left. Its events are to be told again, under the same
+    /// ids, as far as the last run may not have got them into the event log.
+    pub fn adopt(&mut self, mut found: spool::Home) {
         self.spool.adopt(&mut found);
         self.returning = found.arrivals.into_iter();
-        if !found.unreported.is_empty() {
-            let released = self.hose.released();
-            for lost in &found.unreported {
-                self.report_one(turn, released, lost);
+        self.untold = found.unreported.into_iter();
+    }
+
+    /// Events of earlier starts wait to be told again, and the event log has room for some.
+    pub fn is_retelling(&self) -> bool {
+        self.untold.len() > 0 && self.hose.stats().backlog_bytes < RETOLD_BYTES_MAX
+    }
+
+    pub fn untold_left(&self) -> usize {
+        self.untold.len()
+    }
+
+    /// Tells so many of them again, at most.
+    pub fn retell(&mut self, turn: &mut Turn<'_>, count_max: usize) {
+        let released = self.hose.released();
+        for _ in 0..count_max {
+            match self.untold.next() {
+                Some(lost) => self.report_one(turn, released, &lost),
+                None => break,
             }
+        }
+        if self.untold.len() == 0 {
+            // An iterator that is through keeps its memory.
+            self.untold = Vec::new().into_iter();
             self.retold = Some(released);
         }
     }

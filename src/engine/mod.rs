@@ -46,7 +46,7 @@ use crate::types::id::{SHARDS_MAX, ShardId};
 use crate::types::message::{Arrival, Content};
 use crate::types::replies::{self, Canned};
 
-/// Entries of earlier starts that are handed to their owners at a time; traffic goes in between.
+/// Entries and events of earlier starts that are handed on at a time; traffic goes in between.
 const RETURNS_MAX: usize = 1_024;
 
 /// Free space must be this much over `min_free_space` before mail is taken again, in percent: a
@@ -205,14 +205,8 @@ impl Engine {
             drained: false,
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
-        let out = &mut Outbox::default();
-        let turn = &mut Turn {
-            now,
-            out,
-            common: &mut engine.common,
-        };
         if let Some(found) = setup.recovered {
-            engine.home.adopt(turn, *found);
+            engine.home.adopt(*found);
         }
         engine
     }
@@ -324,7 +318,7 @@ impl Engine {
             self.reception.next_wakeup(),
             self.owner.next_wakeup().filter(|_| !self.quiet),
             self.home.next_wakeup(),
-            self.is_returning().then_some(Mono(0)),
+            (self.is_returning() || self.is_retelling()).then_some(Mono(0)),
             self.shutdown_wakeup(),
         ];
         stages.into_iter().flatten().min()
@@ -344,6 +338,24 @@ impl Engine {
         if self.is_returning() {
             self.hand_out(now, out);
         }
+        if self.is_retelling() {
+            let turn = &mut Turn {
+                now,
+                out,
+                common: &mut self.common,
+            };
+            self.home.retell(turn, RETURNS_MAX);
+        }
+    }
+
+    /// The same for events that have to be told again.
+    fn is_retelling(&self) -> bool {
+        self.home.is_retelling() && !self.common.draining
+    }
+
+    /// Nothing that earlier starts have left is on its way any more.
+    pub fn has_recovered(&self) -> bool {
+        self.home.returning_left() + self.home.untold_left() == 0
     }
 
     /// What earlier starts have left is known, and not all of it is in the queues. A shard that
@@ -407,7 +419,7 @@ impl Engine {
                 let answer = self.answer(now, &query);
                 out.push(Action::Control(ToControl::Answer { shard, id, answer }));
             }
-            ToShard::Recovered(found) => self.home.adopt(turn, *found),
+            ToShard::Recovered(found) => self.home.adopt(*found),
             ToShard::Reload { config } => self.reload(now, config, out),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
             ToShard::Finish => self.finishing = true,

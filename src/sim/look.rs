@@ -1,6 +1,7 @@
 //! Looks at the engines from outside: limits, bounds, what is told to operators, and whether all
 //! that came in is out or still there.
 
+use crate::engine::Engine;
 use crate::engine::io::Input;
 use crate::engine::io::Side;
 use crate::engine::io::ToShard;
@@ -264,7 +265,7 @@ impl World {
         let Some(process) = &self.process else {
             return false;
         };
-        process.homes_open == 0 && !process.engines.iter().any(|it| it.is_returning())
+        process.homes_open == 0 && process.engines.iter().all(Engine::has_recovered)
     }
 
     /// Nothing is left in queues and spools that are through.

@@ -317,8 +317,10 @@ impl Recovery {
             // They come in the order of their events.
             *open = open.and((state != State::Settled).then_some(outcome));
         }
-        let holds = |batch: &BatchId| self.messages.contains_key(batch);
-        let lost = last.into_iter().filter(|(batch, _)| !holds(batch));
+        // Damage that is told of already is nothing that is missing.
+        let told: BTreeSet<BatchId> = self.damage.iter().filter_map(|it| it.batch).collect();
+        let known = |batch: &BatchId| self.messages.contains_key(batch) || told.contains(batch);
+        let lost = last.into_iter().filter(|(batch, _)| !known(batch));
         let lost = lost.filter_map(|(batch, open)| Some((batch, open?)));
         for (batch, outcome) in lost {
             let fact = &self.segments[outcome.segment];

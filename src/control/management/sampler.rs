@@ -23,6 +23,8 @@ struct Sample {
     delayed: u64,
     bounced: u64,
     queued: u64,
+    /// Came back into the queues, which is no growth.
+    recovered: u64,
 }
 
 #[derive(Default)]
@@ -57,7 +59,10 @@ impl Sampler {
             delivered_per_second: rate(first.delivered, last.delivered),
             delayed_per_second: rate(first.delayed, last.delayed),
             bounced_per_second: rate(first.bounced, last.bounced),
-            queued_per_second: rate(first.queued, last.queued),
+            queued_per_second: rate(
+                first.queued + last.recovered.saturating_sub(first.recovered),
+                last.queued,
+            ),
         }
     }
 
@@ -83,6 +88,7 @@ impl Sample {
             delayed: counters.messages_delayed,
             bounced: counters.messages_bounced + counters.messages_expired,
             queued: gauges.queued(),
+            recovered: counters.messages_recovered,
         }
     }
 }

@@ -140,10 +140,13 @@ fn spool(status: &StatusData, found: &mut Found) {
     let comes = "mail is taken and delivered meanwhile, lists of the queues are not complete yet";
     if let Some(reading) = spool.reading {
         let all = units::counted(reading.segments, "segment");
-        let text = format!(
-            "the start still reads the spool back, {} of {all}: {comes}",
-            units::grouped(reading.segments_read),
-        );
+        let text = match reading.segments_read == reading.segments {
+            true => format!("the start has read {all} of the spool and puts it in order: {comes}"),
+            false => format!(
+                "the start still reads the spool back, {} of {all}: {comes}",
+                units::grouped(reading.segments_read),
+            ),
+        };
         found.warn(text, &[]);
     } else if gauges.queue_returning > 0 {
         let left = units::counted(gauges.queue_returning, "message");
