@@ -25,7 +25,7 @@ use crate::control::http;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
 use crate::control::management::{Asked, Facts, Server, Surroundings, disk_space, unnamed_binding};
-use crate::control::reading::Progress;
+use crate::control::reading::{self, Progress};
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
 use crate::engine::Setup;
@@ -34,6 +34,7 @@ use crate::engine::io::Level;
 use crate::engine::query::{Answer, Query};
 use crate::engine::stats::ShardStats;
 use crate::shard::{self, clock::Clock, disk::Folders, faults};
+use crate::spool::SpoolFile;
 use crate::types::id::{SHARDS_MAX, ShardId};
 
 /// How often free space and memory are looked at.
@@ -119,6 +120,13 @@ fn claim(config: &Config, base: &Path, clock: &Clock) -> Result<SpoolLock, Strin
     Ok(lock)
 }
 
+/// Counts this start in a spool that this program can read; one that it cannot stays as it is.
+fn count_start(base: &Path, shards: usize, seed: u64) -> Result<SpoolFile, Refused> {
+    let readable = reading::check_formats(base);
+    let counted = readable.and_then(|()| startup::count_start(base, shards, seed));
+    counted.map_err(Refused::new)
+}
+
 fn spawn_shards(
     state: &State,
     faults: &faults::Plan,
@@ -173,6 +181,8 @@ struct State {
     started: Wall,
     /// When the shutdown began.
     stopping: OnceLock<Mono>,
+    /// Why the process ends by itself.
+    failed: OnceLock<String>,
 }
 
 /// What a process was started with.
@@ -183,7 +193,8 @@ struct Boot {
     /// Number of this start of the spool.
     start: u32,
     reading: Arc<Progress>,
-    last_run_ended_clean: bool,
+    /// See [`startup::CleanEnd::doubt`].
+    doubt: Option<Wall>,
 }
 
 struct Running {
@@ -218,15 +229,12 @@ impl Process {
             (options.notice)(Level::Warn, &absent);
         }
         let seed = prepare::random();
-        let spool = startup::count_start(&base, shards, seed).map_err(Refused::new)?;
+        let spool = count_start(&base, shards, seed)?;
         let begun = Recovery::begin(&base, &spool, &clock, &options.notice, &faults);
         let (beginnings, mut recovery) = begun.map_err(Refused::new)?;
         let found = recovery.wait(&config).map_err(Refused::new)?;
-        let (homes, damage) = match found {
-            Some(found) => (Some(found.homes), found.damage),
-            None => (None, Vec::new()),
-        };
-        let late = homes.is_none();
+        let late = found.is_none();
+        let (homes, damage) = recovery.told_with(found);
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
         let setups = setups.map_err(Refused::new)?;
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
@@ -235,7 +243,7 @@ impl Process {
             cells: setups[0].cells.clone(),
             start: spool.starts,
             reading: recovery.progress(),
-            last_run_ended_clean: recovery.last_run_ended_clean,
+            doubt: recovery.doubt,
         };
         let state = State::new(options, boot, &damage, clock, requests)?;
         let (ports, port) = mesh::build(shards);
@@ -302,13 +310,13 @@ impl Process {
         for shard in self.shards.drain(..) {
             let _ = shard.join();
         }
-        let boot = &self.state.boot;
-        let all_known = boot.reading.segments().is_none();
-        // What was in doubt before and has not been told yet still is.
-        if all_known || boot.last_run_ended_clean {
-            let spool = &boot.config.global().spoolbase;
-            startup::note_clean_end(Path::new(spool), boot.start);
+        if let Some(why) = self.state.failed.get() {
+            return Ended::Failed(why.clone());
         }
+        let boot = &self.state.boot;
+        let spool = &boot.config.global().spoolbase;
+        startup::note_clean_end(Path::new(spool), boot.start, boot.doubt);
+        let all_known = boot.reading.segments().is_none();
         let queued = queued.filter(|_| all_known);
         self.state.tell_end(queued);
         Ended::Drained { queued }
@@ -370,6 +378,7 @@ impl State {
             boot,
             started: now,
             stopping: OnceLock::new(),
+            failed: OnceLock::new(),
         }))
     }
 
@@ -391,6 +400,7 @@ impl State {
                 Some(Ok(found)) => found,
                 Some(Err(why)) => {
                     (self.options.notice)(Level::Error, &why);
+                    let _ = self.failed.set(why.clone());
                     return self.shutdown(&why);
                 }
             };
@@ -399,7 +409,6 @@ impl State {
             let homes = found.homes;
             // The end has come before: all of it stays on disk.
             let _ = self.requests.blocking_send(Request::Recovered { homes });
-            self.boot.reading.end();
         };
         let thread = std::thread::Builder::new().name("recovered".to_string());
         let spawned = thread.spawn(wait);
@@ -677,7 +686,7 @@ impl Control {
                 say(level, &format!("shard {}: {text}", shard.0));
             }
         });
-        Switchboard::new(port, dns, notice, ready)
+        Switchboard::new(port, dns, notice, (ready, state.boot.reading.clone()))
             .run(shards, requests)
             .await
     }

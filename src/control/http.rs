@@ -188,8 +188,9 @@ async fn respond(head: &Head, surroundings: &Surroundings) -> Response {
 }
 
 async fn metrics_page(surroundings: &Surroundings) -> Response {
-    let (total, shards) = surroundings.stats().await;
+    // In this order: what is over by now is in what the shards answer.
     let facts = (surroundings.facts)();
+    let (total, shards) = surroundings.stats().await;
     let build = metrics::Build {
         version: &facts.version,
         started: facts.started,

@@ -498,8 +498,9 @@ impl Desk {
 
     /// How things stand, if the configuration file is as told.
     async fn observe(&self, on_disk: ConfigOnDisk) -> StatusData {
-        let (total, per_shard) = self.surroundings.stats().await;
+        // In this order: what is over by now is in what the shards answer.
         let facts = (self.surroundings.facts)();
+        let (total, per_shard) = self.surroundings.stats().await;
         let now = (self.surroundings.clock)();
         let process = metrics::Process::read();
         let (free_bytes, size_bytes) = facts.disk.unzip();

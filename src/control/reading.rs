@@ -84,6 +84,22 @@ struct Files {
     gate: Option<Gate>,
 }
 
+/// Whether this program can read all of the spool. To be asked before anything in it is changed.
+pub fn check_formats(base: &Path) -> Result<(), String> {
+    let files = Files {
+        base: base.to_owned(),
+        gate: None,
+    };
+    let mut reader = Reader::new(&files);
+    let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
+    for shard in shard_folders(base).unwrap_or_default() {
+        let files = segment_files(base, shard).unwrap_or_default();
+        let scan = Scan::new(0, shard, files);
+        scan.check_formats(&mut read).map_err(newer)?;
+    }
+    Ok(())
+}
+
 /// Makes the folders of the present shards, and reads what each has to know of its own.
 pub fn begin(
     base: &Path,
@@ -136,7 +152,6 @@ fn begin_one(
 ) -> Result<Option<Beginning>, RecoveryError> {
     let mut reader = Reader::new(files);
     let mut read = |file, offset, bytes| reader.read(file, offset, bytes);
-    scan.check_formats(&mut read)?;
     let goes_on = scan.shard().index() < usize::from(shards);
     goes_on.then(|| scan.begin(&mut read)).transpose()
 }

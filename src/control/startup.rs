@@ -141,10 +141,25 @@ pub(super) fn file_path(base: &Path, file: SegmentFile) -> PathBuf {
     base.join(folder_name(file.shard)).join(file.file_name())
 }
 
+/// What a clean end has left word of.
+pub struct CleanEnd {
+    /// What has changed since, each in a sentence.
+    pub changes: Vec<String>,
+    /// Of mail that came before, what was due then may have been on the wire when a run before that
+    /// one was cut off.
+    pub doubt: Option<Wall>,
+}
+
+/// The line of the note that tells [`CleanEnd::doubt`], in microseconds.
+const DOUBT: &str = "doubt";
+
 /// Notes that this start ended with everything on disk and nothing on the wire, and which segments
 /// there are then.
-pub fn note_clean_end(base: &Path, starts: u32) {
+pub fn note_clean_end(base: &Path, starts: u32, doubt: Option<Wall>) {
     let mut note = format!("{starts}\n");
+    if let Some(Wall(us)) = doubt {
+        note.push_str(&format!("{DOUBT} {us}\n"));
+    }
     for (file, bytes) in live_files(base) {
         note.push_str(&format!("{bytes} {file}\n"));
     }
@@ -152,9 +167,8 @@ pub fn note_clean_end(base: &Path, starts: u32) {
     let _ = replace_file(&base.join(CLEAN_FILE), note.as_bytes());
 }
 
-/// Whether the start before this one noted a clean end, and what has changed since, each in a
-/// sentence. The note counts once.
-pub fn ended_clean(base: &Path, spool: &SpoolFile) -> Option<Vec<String>> {
+/// What the start before this one has noted if it ended clean. The note counts once.
+pub fn ended_clean(base: &Path, spool: &SpoolFile) -> Option<CleanEnd> {
     let path = base.join(CLEAN_FILE);
     let note = fs::read_to_string(&path).ok();
     let _ = fs::remove_file(&path);
@@ -165,7 +179,11 @@ pub fn ended_clean(base: &Path, spool: &SpoolFile) -> Option<Vec<String>> {
         return None;
     }
     let found: Vec<String> = live_files(base).map(|(file, _)| file.to_string()).collect();
-    let gone = lines.filter_map(|line| line.split_once(' '));
+    let (doubts, files): (Vec<_>, Vec<_>) = lines
+        .filter_map(|line| line.split_once(' '))
+        .partition(|(word, _)| *word == DOUBT);
+    let doubt = doubts.first().and_then(|(_, us)| us.parse().ok()).map(Wall);
+    let gone = files.into_iter();
     let gone = gone.filter(|(_, name)| !found.iter().any(|it| it == name));
     let sentence = |(bytes, name): (&str, &str)| {
         format!(
@@ -173,7 +191,8 @@ pub fn ended_clean(base: &Path, spool: &SpoolFile) -> Option<Vec<String>> {
              that lay there is lost, everything else was recovered"
         )
     };
-    Some(gone.map(sentence).collect())
+    let changes = gone.map(sentence).collect();
+    Some(CleanEnd { changes, doubt })
 }
 
 fn live_files(base: &Path) -> impl Iterator<Item = (SegmentFile, u64)> {
@@ -415,14 +434,18 @@ mod tests {
             starts: 8,
             shards: 1,
         };
-        note_clean_end(base, 7);
+        note_clean_end(base, 7, Some(Wall(5)));
         fs::remove_file(&paths[0]).unwrap();
-        let gone = ended_clean(base, &spool).unwrap();
+        let CleanEnd { changes, doubt } = ended_clean(base, &spool).unwrap();
         let told = "shard-00/seg-0000000000000001.log: missing, 9 bytes at 0;";
-        assert!(gone.len() == 1 && gone[0].starts_with(told), "{gone:?}");
-        assert_eq!(ended_clean(base, &spool), None);
-        note_clean_end(base, 6);
-        assert_eq!(ended_clean(base, &spool), None, "of another start");
+        assert!(
+            changes.len() == 1 && changes[0].starts_with(told),
+            "{changes:?}"
+        );
+        assert_eq!(doubt, Some(Wall(5)));
+        assert!(ended_clean(base, &spool).is_none());
+        note_clean_end(base, 6, None);
+        assert!(ended_clean(base, &spool).is_none(), "of another start");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::bridge::mesh::ControlPort;
 use crate::config::Config;
 use crate::control::dns::Dns;
 use crate::control::management::Asked;
+use crate::control::reading::Progress;
 use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
 use crate::engine::io::{Level, ToControl, ToShard};
 use crate::engine::query::{Answer, Query};
@@ -77,6 +78,9 @@ pub struct Switchboard {
     notice: Notice,
     /// Told once, when every shard accepts connections.
     ready: Option<oneshot::Sender<()>>,
+    /// Over once every shard has what earlier starts have left.
+    reading: Arc<Progress>,
+    adopted: usize,
 }
 
 type Resolved = (ShardId, Question, DnsAnswer);
@@ -86,7 +90,7 @@ impl Switchboard {
         port: ControlPort,
         dns: Dns,
         notice: Notice,
-        ready: oneshot::Sender<()>,
+        (ready, reading): (oneshot::Sender<()>, Arc<Progress>),
     ) -> Switchboard {
         Switchboard {
             port,
@@ -100,6 +104,8 @@ impl Switchboard {
             resolved: unbounded_channel(),
             notice,
             ready: Some(ready),
+            reading,
+            adopted: 0,
         }
     }
 
@@ -136,6 +142,12 @@ impl Switchboard {
                 (self.notice)(shard, level, &text);
             }
             FromShard::Engine(ToControl::Drained { .. }) => {}
+            FromShard::Engine(ToControl::Adopted { .. }) => {
+                self.adopted += 1;
+                if self.adopted == self.port.shards() {
+                    self.reading.end();
+                }
+            }
             FromShard::Engine(ToControl::Quiet { .. }) => {
                 self.quiet += 1;
                 if self.quiet == self.port.shards() {

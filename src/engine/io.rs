@@ -141,6 +141,10 @@ pub enum ToControl {
         level: Level,
         text: String,
     },
+    /// What earlier starts have left is taken over, though not all of it may be in the queues.
+    Adopted {
+        shard: ShardId,
+    },
     /// Nothing is on the wire any more, and nothing more will be sent to other shards.
     Quiet {
         shard: ShardId,

@@ -419,7 +419,11 @@ impl Engine {
                 let answer = self.answer(now, &query);
                 out.push(Action::Control(ToControl::Answer { shard, id, answer }));
             }
-            ToShard::Recovered(found) => self.home.adopt(*found),
+            ToShard::Recovered(found) => {
+                self.home.adopt(*found);
+                let shard = turn.common.shard;
+                turn.out.push(Action::Control(ToControl::Adopted { shard }));
+            }
             ToShard::Reload { config } => self.reload(now, config, out),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
             ToShard::Finish => self.finishing = true,

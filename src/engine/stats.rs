@@ -104,7 +104,7 @@ pub struct Gauges {
 impl Gauges {
     /// Messages in the queues, in whatever state.
     pub fn queued(&self) -> u64 {
-        self.queue_active + self.queue_delayed + self.queue_in_flight
+        self.queue_active + self.queue_delayed + self.queue_in_flight + self.queue_returning
     }
 }
 

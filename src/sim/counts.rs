@@ -31,6 +31,7 @@ pub enum Act {
     Resolve,
     Answer,
     Notice,
+    Adopted,
     Quiet,
     Drained,
     StopListening,
@@ -159,7 +160,7 @@ pub enum Check {
 }
 
 /// Names for the report, in the order of the variants.
-pub const ACTS: [&str; 30] = [
+pub const ACTS: [&str; 31] = [
     "send",
     "send shared",
     "resume",
@@ -187,6 +188,7 @@ pub const ACTS: [&str; 30] = [
     "resolve",
     "answer",
     "notice",
+    "adopted",
     "quiet",
     "drained",
     "stop listening",

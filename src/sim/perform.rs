@@ -454,6 +454,9 @@ impl World {
                 self.act(Act::Notice, shard, 0);
                 self.note(7, 0, || format!("{shard} notice: {text}"));
             }
+            ToControl::Adopted { .. } => {
+                self.act(Act::Adopted, shard, 0);
+            }
             ToControl::Quiet { .. } => {
                 self.act(Act::Quiet, shard, 0);
                 self.shard_quiet(shard);

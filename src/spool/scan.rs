@@ -169,6 +169,8 @@ pub(super) struct Folder {
 pub struct Beginning {
     pub shard: ShardId,
     pub(super) next_segment: u64,
+    /// The last commit had not been finished.
+    pub torn: bool,
     /// There are segments before the next one.
     pub(super) goes_on: bool,
     pub(super) good: Position,
@@ -187,6 +189,7 @@ impl Beginning {
         Beginning {
             shard,
             next_segment: 1,
+            torn: false,
             goes_on: false,
             good: Position::default(),
             synced: Position::default(),
@@ -298,6 +301,7 @@ impl Scan {
         Ok(Beginning {
             shard: self.shard,
             next_segment: folder.number_max + 1,
+            torn: folder.torn_tails > 0,
             goes_on,
             good: folder.good,
             synced: folder.synced,

@@ -12,7 +12,7 @@ use crate::cli::process::Notice;
 use crate::config::Config;
 use crate::control::management::unnamed_binding;
 use crate::control::reading::{self, Failure, Gate, Progress};
-use crate::control::startup;
+use crate::control::startup::{self, CleanEnd};
 use crate::engine::io::Level;
 use crate::engine::owner::is_unnamed;
 use crate::engine::stats::Gauges;
@@ -33,9 +33,11 @@ type Read = Result<Vec<spool::Home>, Failure>;
 pub(super) struct Recovery {
     read: Receiver<Read>,
     progress: Arc<Progress>,
-    /// What has changed since a clean end; nothing if the last run had none.
-    ended: Option<Vec<String>>,
-    pub last_run_ended_clean: bool,
+    /// Damage that was told at the beginning already, one sentence each.
+    told: Vec<String>,
+    last_run_ended_clean: bool,
+    /// See [`CleanEnd::doubt`].
+    pub doubt: Option<Wall>,
     began: Now,
     clock: Clock,
     notice: Notice,
@@ -52,6 +54,10 @@ impl Recovery {
     ) -> Result<(Vec<Beginning>, Recovery), String> {
         let began = clock.now();
         let ended = startup::ended_clean(base, spool);
+        let doubt = match &ended {
+            None => Some(began.wall),
+            Some(CleanEnd { doubt, .. }) => *doubt,
+        };
         let gate = faults.of_start().map(|strikes| {
             let tell = notice.clone();
             let strike = move || match strikes() {
@@ -64,6 +70,11 @@ impl Recovery {
             Arc::new(strike) as Gate
         });
         let (beginnings, reading) = reading::begin(base, spool, gate)?;
+        let last_run_ended_clean = ended.is_some();
+        let told = ended.map_or_else(Vec::new, |ended| changes(ended, &beginnings));
+        for sentence in &told {
+            notice(Level::Error, sentence);
+        }
         let progress = reading.progress();
         let (send, read) = sync_channel(1);
         let (clock, tell) = (*clock, notice.clone());
@@ -87,8 +98,9 @@ impl Recovery {
         let recovery = Recovery {
             read,
             progress,
-            last_run_ended_clean: ended.is_some(),
-            ended,
+            told,
+            last_run_ended_clean,
+            doubt,
             began,
             clock,
             notice: notice.clone(),
@@ -115,7 +127,17 @@ impl Recovery {
         }
     }
 
-    /// The same, however long it takes. Nothing if the process ends before.
+    /// The homes that were found in time, and all damage that has been told so far.
+    pub fn told_with(&mut self, found: Option<Found>) -> (Option<Vec<spool::Home>>, Vec<String>) {
+        let mut told = core::mem::take(&mut self.told);
+        let homes = found.map(|found| {
+            told.extend(found.damage);
+            found.homes
+        });
+        (homes, told)
+    }
+
+    /// The same as [`Self::wait`], however long it takes. Nothing if the process ends before.
     pub fn wait_long(mut self, config: &dyn Fn() -> Arc<Config>) -> Option<Result<Found, String>> {
         match self.read.recv() {
             Ok(Err(Failure::Stopped)) => None,
@@ -130,26 +152,30 @@ impl Recovery {
             Failure::Stopped => "E106 reading the spool was stopped".to_string(),
         })?;
         let took = self.clock.now().mono.since(self.began.mono);
-        let damage = report(&self.notice, &homes, took, self.ended.take());
-        if !self.last_run_ended_clean {
-            self.doubt(&mut homes, self.began.wall);
+        let damage = report(&self.notice, &homes, took, self.last_run_ended_clean);
+        if let Some(until) = self.doubt {
+            self.doubt(&mut homes, until);
         }
         self.tell_unnamed(config, &homes);
         Ok(Found { homes, damage })
     }
 
     /// After an end that was not clean each recipient that was not delayed may have been on the
-    /// wire.
-    fn doubt(&self, homes: &mut [spool::Home], began: Wall) {
+    /// wire. One that has not been tried since still may, however often it has been stored away.
+    fn doubt(&self, homes: &mut [spool::Home], until: Wall) {
         let mut in_doubt = 0;
         for arrival in homes.iter_mut().flat_map(|home| &mut home.arrivals) {
-            arrival.in_doubt = arrival.progress.due <= began;
+            arrival.in_doubt = arrival.received <= until && arrival.progress.due <= until;
             in_doubt += u64::from(arrival.in_doubt);
         }
         if in_doubt > 0 {
+            let run = match self.last_run_ended_clean {
+                true => "a run before the last",
+                false => "the last run",
+            };
             let text = format!(
-                "the last run ended without notice: of {} due then, what was on the wire comes \
-                 twice; each is counted as a possible duplicate when it is delivered",
+                "{run} ended without notice: of {} due then, the few that were on the wire come \
+                 twice; all are marked as possible duplicates when they are delivered",
                 units::counted(in_doubt, "message")
             );
             (self.notice)(Level::Warn, &text);
@@ -177,39 +203,30 @@ pub(super) struct Found {
     pub damage: Vec<String>,
 }
 
-/// Tells what was found, and the damage once more to the caller. `ended` is what has changed since
-/// a clean end; nothing if the last run had none.
-fn report(
-    notice: &Notice,
-    homes: &[spool::Home],
-    took: Duration,
-    ended: Option<Vec<String>>,
-) -> Vec<String> {
+/// What should not be after a clean end: one sentence each.
+fn changes(ended: CleanEnd, beginnings: &[Beginning]) -> Vec<String> {
+    let torn = beginnings.iter().filter(|it| it.torn).map(|it| {
+        let shard = it.shard.0;
+        format!(
+            "shard-{shard:02}: the last commit is damaged although the last run ended cleanly; \
+             mail in it is lost, everything else was recovered"
+        )
+    });
+    let all = torn.chain(ended.changes);
+    all.map(|sentence| format!("E204 {sentence}")).collect()
+}
+
+/// Tells what was found, and the damage once more to the caller.
+fn report(notice: &Notice, homes: &[spool::Home], took: Duration, clean: bool) -> Vec<String> {
     let recipients: usize = homes.iter().map(|home| home.arrivals.len()).sum();
     let torn: u32 = homes.iter().map(|home| home.torn_tails).sum();
-    let mut found: Vec<String> = homes
-        .iter()
-        .flat_map(|home| &home.damage)
-        .map(|damage| format!("E204 {damage}"))
-        .collect();
+    let damage = homes.iter().flat_map(|home| &home.damage);
+    let found: Vec<String> = damage.map(|damage| format!("E204 {damage}")).collect();
     // Only a run that was cut off leaves a commit unfinished.
-    let cut = match &ended {
-        None if torn > 0 => format!("; {} cut", units::counted(torn.into(), "unfinished commit")),
-        None => String::new(),
-        Some(_) => {
-            let tell = |home: &spool::Home| {
-                let shard = home.shard.0;
-                format!(
-                    "E204 shard-{shard:02}: the last commit is damaged although the last run \
-                     ended cleanly; mail in it is lost, everything else was recovered"
-                )
-            };
-            found.extend(homes.iter().filter(|it| it.torn_tails > 0).map(tell));
-            String::new()
-        }
+    let cut = match torn > 0 && !clean {
+        true => format!("; {} cut", units::counted(torn.into(), "unfinished commit")),
+        false => String::new(),
     };
-    let gone = ended.unwrap_or_default().into_iter();
-    found.extend(gone.map(|sentence| format!("E204 {sentence}")));
     if recipients > 0 || !cut.is_empty() {
         let text = format!(
             "recovered {} from the spool in {}{cut}",

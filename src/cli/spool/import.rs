@@ -15,6 +15,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use crate::base::time::Wall;
 use crate::base::units;
 use crate::base::units::counted;
 use crate::cli::output::EXIT_DONE;
@@ -339,6 +340,8 @@ struct Import {
     /// Messages that wait here, so that what was exported from here is not doubled.
     waiting: BTreeSet<BatchId>,
     start: u32,
+    /// See [`startup::CleanEnd::doubt`].
+    doubt: Option<Wall>,
     /// The run before ended as it should, so that nothing was on the wire.
     clean: bool,
     /// Nothing went wrong on the disk.
@@ -366,7 +369,8 @@ impl Import {
         let ended = startup::ended_clean(&place.base, &spool_file);
         let clean = ended.is_some() || spool_file.starts == 1;
         let mut warnings = before.warnings.clone();
-        warnings.extend(damage(&homes, ended));
+        let doubt = ended.as_ref().and_then(|it| it.doubt);
+        warnings.extend(damage(&homes, ended.map(|it| it.changes)));
         let arrivals = homes.iter().flat_map(|home| &home.arrivals);
         let waiting = arrivals.map(|it| it.batch).collect();
         let settings = settings(&place, &spool_file, &before);
@@ -382,6 +386,7 @@ impl Import {
             ledger: before.ledger,
             waiting,
             start: spool_file.starts,
+            doubt,
             clean,
             sound: true,
             done,
@@ -519,7 +524,7 @@ impl Import {
             self.sound = self.sound && store.finish();
         }
         if self.clean && self.sound {
-            startup::note_clean_end(&self.place.base, self.start);
+            startup::note_clean_end(&self.place.base, self.start, self.doubt);
         }
         // The journal tells of the past; the import is done without it.
         let Ok(journal) = Journal::open(&self.place.journal, JOURNAL_BYTES_MAX) else {

@@ -499,7 +499,8 @@ fn gone(base: &Path, file: &SpoolFile, files: &Files) -> Vec<(String, u32)> {
     lines
         .filter_map(|line| line.split_once(' '))
         .filter(|(_, name)| !live.contains(*name))
-        .map(|(bytes, name)| (name.to_owned(), bytes.parse().unwrap_or(0)))
+        // What tells of no segment has no size.
+        .filter_map(|(bytes, name)| Some((name.to_owned(), bytes.parse().ok()?)))
         .collect()
 }
 
