@@ -54,7 +54,7 @@ impl Entry {
     }
 
     pub fn bytes(&self) -> u32 {
-        self.message_bytes + self.body_bytes
+        self.message_bytes.saturating_add(self.body_bytes)
     }
 }
 

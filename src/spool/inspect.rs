@@ -17,6 +17,7 @@ use crate::types::outcome::Outcome;
 
 use super::record;
 use super::record::State;
+use super::scan;
 use super::store;
 use super::store::BodyAt;
 use super::store::EventSeq;
@@ -106,7 +107,7 @@ pub fn messages(recovered: &Recovered) -> Vec<MessageAt> {
         let recipients = recipients.unwrap_or_default();
         let open = recipients.iter().enumerate();
         let open = open.filter(|(_, (_, state))| *state != State::Settled);
-        let body = u32::try_from(format::frame_bytes(head.body_bytes as usize)).unwrap_or(u32::MAX);
+        let body = scan::body_frame_bytes(&head);
         Some(MessageAt {
             batch: head.batch,
             offset: frame.offset,

@@ -448,7 +448,7 @@ impl Scan {
             known: head.known,
             segment,
             message_bytes: frame.frame_bytes(),
-            body_bytes: format::frame_bytes(head.body_bytes as usize) as u32,
+            body_bytes: body_frame_bytes(&head),
             received: head.received,
             size: head.body_bytes,
             recipients: recipients.into_boxed_slice(),
@@ -484,11 +484,9 @@ impl Scan {
         let file = segment.file;
         for (offset, bytes, payload) in lost {
             let head = record::decode_message_head(payload);
-            let body = head
-                .as_ref()
-                .map_or(0, |it| format::frame_bytes(it.body_bytes as usize));
-            let bytes = bytes + body as u32;
-            let within = |it: &&recover::Damage| (*offset..offset + bytes).contains(&it.offset);
+            let bytes = bytes.saturating_add(head.as_ref().map_or(0, body_frame_bytes));
+            let end = offset.saturating_add(bytes);
+            let within = |it: &&recover::Damage| (*offset..end).contains(&it.offset);
             let unconfirmed = recovered.damage.iter().find(within).map(|it| it.certainty);
             let problem = problem(unconfirmed.unwrap_or(Certainty::Damaged));
             let batch = head.map(|it| it.batch);
@@ -504,8 +502,9 @@ impl Scan {
             let cut = recovered.cut.filter(|it| it.offset == damage.offset);
             let told = |(offset, bytes, payload): &(u32, u32, &[u8])| {
                 let head = record::decode_message_head(payload);
-                let body = head.map_or(0, |it| format::frame_bytes(it.body_bytes as usize) as u32);
-                (*offset..offset + bytes + body).contains(&damage.offset)
+                let body = head.as_ref().map_or(0, body_frame_bytes);
+                let end = offset.saturating_add(*bytes).saturating_add(body);
+                (*offset..end).contains(&damage.offset)
             };
             if cut.is_some() || !lost.iter().any(told) {
                 let recover::Damage {
@@ -528,6 +527,11 @@ impl Scan {
         }
         segment.damaged = !lost.is_empty() || !recovered.damage.is_empty();
     }
+}
+
+/// What the body of a message takes, by the word of a head that nobody has checked against it.
+pub(super) fn body_frame_bytes(head: &record::MessageHead) -> u32 {
+    u32::try_from(format::frame_bytes(head.body_bytes as usize)).unwrap_or(u32::MAX)
 }
 
 fn problem(certainty: Certainty) -> Problem {
