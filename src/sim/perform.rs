@@ -290,6 +290,11 @@ impl World {
         {
             process.commits.insert((shard, number));
         }
+        if matches!(act, Act::SpoolPrepare | Act::SpoolRecycle)
+            && let Some(process) = &mut self.process
+        {
+            process.preparations.insert((shard, number));
+        }
         let done_us = self.disk.begin(self.now_us, shard, op);
         let life = self.life();
         let crashes = match &mut self.process {
@@ -323,6 +328,11 @@ impl World {
         };
         // Whatever fails may hold back what waits to be written; only a commit shows that it no
         // longer does.
+        let preparations = self.process.as_mut().map(|it| &mut it.preparations);
+        if preparations.is_some_and(|it| it.remove(&(shard, op))) {
+            let lives = &mut self.ledger.lives;
+            lives.prepare_ended(self.now_us, shard, well);
+        }
         if is_commit || !well {
             self.ledger.lives.commit_ended(self.now_us, shard, well);
         }

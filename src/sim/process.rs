@@ -77,6 +77,8 @@ pub struct Process {
     pub asked: u64,
     pub generation: u64,
     pub commits: BTreeSet<(usize, log::OpId)>,
+    /// Segments that are being made.
+    pub preparations: BTreeSet<(usize, log::OpId)>,
     /// It crashes while the next commit is under way, with the power or alone.
     pub crashes_next: Option<bool>,
     /// Shards that have yet to hear what earlier starts have left.
@@ -179,6 +181,7 @@ impl World {
             asked: 0,
             generation: 0,
             commits: BTreeSet::new(),
+            preparations: BTreeSet::new(),
             crashes_next: None,
             has_committed: false,
             homes_open: openings.iter().filter(|it| it.is_early()).count(),

@@ -153,6 +153,7 @@ pub(super) struct SegmentFact {
 #[derive(Default)]
 pub(super) struct Folder {
     pub number_max: u64,
+    /// Of its segments: one that is to be used again keeps its number, and has lost what it held.
     pub numbers: BTreeSet<u64>,
     pub good: Position,
     pub synced: Position,
@@ -246,9 +247,11 @@ impl Scan {
         let mut left = Vec::new();
         for (file, file_bytes) in files {
             folder.number_max = folder.number_max.max(file.number);
-            folder.numbers.insert(file.number);
             match file.kind {
-                SegmentKind::Live => left.push((file, file_bytes)),
+                SegmentKind::Live => {
+                    folder.numbers.insert(file.number);
+                    left.push((file, file_bytes));
+                }
                 SegmentKind::Free => folder.free.push((file, file_bytes)),
                 SegmentKind::New | SegmentKind::Damaged => {}
             }

@@ -715,6 +715,10 @@ impl Spool {
             self.event_in(segment, event.unwrap_or_default());
             for to in &self.backlog.refers {
                 self.segments.refer(segment, *to);
+                // What it settles may go only when this commit is on disk, as with any outcome.
+                if let Some(home) = self.segments.get_mut(*to) {
+                    home.settled = home.settled.max(at.commit);
+                }
             }
         }
         self.backlog.refers.clear();

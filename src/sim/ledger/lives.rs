@@ -8,6 +8,9 @@ const OUTCOME_US: u64 = 60_000;
 /// A disk that fails again so soon may not have taken everything in between, microseconds.
 const RELAPSE_US: u64 = 1_000_000;
 
+/// Shards of a process at most.
+const SHARDS_MAX: usize = 8;
+
 /// One process.
 #[derive(Clone, Copy, Debug)]
 struct Life {
@@ -18,6 +21,10 @@ struct Life {
     slowest_mesh_us: u64,
     /// A commit has failed, and none has succeeded since on that shard.
     failing: u64,
+    /// Shards whose next segment cannot be made: commits go on until this one is full.
+    stuck: u64,
+    /// The last commit of each shard that succeeded.
+    committed_us: [u64; SHARDS_MAX],
     /// When that began, the last time.
     failing_from_us: u64,
     /// When the last shard whose disk had failed was well again.
@@ -29,6 +36,15 @@ impl Life {
     /// the message for its event.
     fn window_us(&self) -> u64 {
         OUTCOME_US + self.slowest_mesh_us + 4 * self.slowest_op_us
+    }
+
+    /// Whether a shard without another segment has committed nothing since that could have held
+    /// what was known then.
+    fn is_held_up(&self, known_us: u64) -> bool {
+        let stuck = (0..SHARDS_MAX).filter(|shard| self.stuck & 1 << shard != 0);
+        stuck
+            .map(|shard| self.committed_us[shard])
+            .any(|committed_us| committed_us <= known_us + self.window_us())
     }
 }
 
@@ -49,6 +65,8 @@ impl Lives {
             slowest_op_us: 0,
             slowest_mesh_us: 0,
             failing: 0,
+            stuck: 0,
+            committed_us: [0; SHARDS_MAX],
             failing_from_us: 0,
             well_us: 0,
         });
@@ -66,6 +84,9 @@ impl Lives {
             return;
         };
         let bit = 1 << shard;
+        if well {
+            life.committed_us[shard] = now_us;
+        }
         if !well {
             let relapse = life.well_us > 0 && now_us < life.well_us + RELAPSE_US;
             if life.failing == 0 && !relapse {
@@ -74,6 +95,20 @@ impl Lives {
             life.failing |= bit;
         } else if life.failing & bit != 0 {
             life.failing &= !bit;
+            life.well_us = now_us;
+        }
+    }
+
+    /// How making a segment for a shard ended.
+    pub fn prepare_ended(&mut self, now_us: u64, shard: usize, well: bool) {
+        let Some(life) = self.all.last_mut() else {
+            return;
+        };
+        let bit = 1 << shard;
+        if !well {
+            life.stuck |= bit;
+        } else if life.stuck & bit != 0 {
+            life.stuck &= !bit;
             life.well_us = now_us;
         }
     }
@@ -120,7 +155,7 @@ impl Lives {
         let Some(killed_us) = life.killed_us else {
             return false;
         };
-        if life.failing != 0 {
+        if life.failing != 0 || life.is_held_up(known_us) {
             return true;
         }
         killed_us <= known_us.max(life.well_us) + life.window_us()
