@@ -1,9 +1,14 @@
 //! CRC32C, with a seed. The seed carries where a piece of data belongs (segment, epoch, offset), so
 //! that bytes which are intact but in the wrong place do not pass.
 
+use crc_fast::CrcAlgorithm;
+use crc_fast::Digest;
+
 /// CRC32C of `bytes`, continued from `seed`.
 pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
-    ::crc32c::crc32c_append(seed, bytes)
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!seed));
+    digest.update(bytes);
+    digest.finalize() as u32
 }
 
 /// A seed made of three numbers that name a place.

@@ -21,7 +21,7 @@ use crate::log::{
     COMMIT_ALIGN, Completion, DiskOp, Fault, OpId, SegmentFile, SegmentKind, SyncScope, folder_name,
 };
 use crate::shard::faults::{Faults, Kind};
-use crate::shard::ring::{DIRECT_ALIGN, Finished, Pages};
+use crate::shard::ring::{DIRECT_ALIGN, Finished};
 use crate::shard::{Shell, background};
 use crate::spool::BodyAt;
 
@@ -33,7 +33,8 @@ const _: () = assert!(
 /// Segments kept open for reading and writing.
 const FILES_OPEN_MAX: usize = 64;
 
-/// Zeros written at a time when a segment is made.
+/// Zeros written at a time when a segment is made: few enough that no commit waits for long behind
+/// them, and half of a large page.
 const ZEROS_BYTES: usize = 1024 * 1024;
 
 /// Where a shard's files live.
@@ -429,7 +430,7 @@ fn fill_with_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
         .filter(takes_direct_writes);
     let target = opened.as_ref().unwrap_or(file);
     take_room(file, bytes)?;
-    let zeros = Pages::zeros(ZEROS_BYTES);
+    let zeros = Zeros::map()?;
     let mut offset = 0;
     while offset < bytes {
         let piece = zeros.bytes().len().min((bytes - offset) as usize);
@@ -438,6 +439,51 @@ fn fill_with_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     }
     // The length of the file is metadata: this sync makes it durable once and for all.
     file.sync_all()
+}
+
+/// Memory that nobody has written to: all of it is the kernel's one page of zeros, the large one
+/// where it has one, which a device is given in one piece instead of 256.
+struct Zeros(*mut libc::c_void);
+
+impl Zeros {
+    /// What is mapped holds a large page at a multiple of its size, wherever it begins.
+    const MAPPED_BYTES: usize = 4 * ZEROS_BYTES;
+    const LARGE_PAGE_BYTES: usize = 2 * ZEROS_BYTES;
+
+    fn map() -> io::Result<Zeros> {
+        // SAFETY: a new mapping that no other memory is part of.
+        let at = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                Zeros::MAPPED_BYTES,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: advice about the mapping just made. Without large pages it is as good as none.
+        unsafe { libc::madvise(at, Zeros::MAPPED_BYTES, libc::MADV_HUGEPAGE) };
+        Ok(Zeros(at))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let start = self.0.cast::<u8>();
+        let skipped = start.align_offset(Zeros::LARGE_PAGE_BYTES);
+        // SAFETY: `skipped` is less than a large page, so that this lies within the mapping, which
+        // can be read and lives as long as `self`.
+        unsafe { core::slice::from_raw_parts(start.add(skipped), ZEROS_BYTES) }
+    }
+}
+
+impl Drop for Zeros {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above, which nobody else knows.
+        unsafe { libc::munmap(self.0, Zeros::MAPPED_BYTES) };
+    }
 }
 
 /// Takes the room of a segment at once or not at all, where the file system can do that.

@@ -474,7 +474,7 @@ fn key_of<T>(token: Token, works: &Slab<Work<T>>) -> Option<Key> {
 
 /// Bytes that lie where a device can fetch them itself.
 #[derive(Default)]
-pub struct Pages {
+struct Pages {
     blocks: Vec<Block>,
     used: usize,
 }
@@ -486,14 +486,6 @@ const BLOCK_BYTES: usize = 4_096;
 struct Block([u8; BLOCK_BYTES]);
 
 impl Pages {
-    pub fn zeros(bytes: usize) -> Pages {
-        let blocks = vec![Block([0; BLOCK_BYTES]); bytes.div_ceil(BLOCK_BYTES)];
-        Pages {
-            blocks,
-            used: bytes,
-        }
-    }
-
     fn copy_from(&mut self, bytes: &[u8]) {
         let blocks = bytes.len().div_ceil(BLOCK_BYTES);
         if self.blocks.len() < blocks {
@@ -503,15 +495,9 @@ impl Pages {
         self.bytes_mut().copy_from_slice(bytes);
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        let start = self.blocks.as_ptr().cast::<u8>();
-        // SAFETY: blocks are plain bytes, one behind the other, and `used` of them are in use.
-        unsafe { core::slice::from_raw_parts(start, self.used) }
-    }
-
     fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.blocks.as_mut_ptr().cast::<u8>();
-        // SAFETY: as above, and borrowed exclusively.
+        // SAFETY: blocks are plain bytes, one behind the other, and `used` of them are in use.
         unsafe { core::slice::from_raw_parts_mut(start, self.used) }
     }
 
