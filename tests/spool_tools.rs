@@ -335,6 +335,46 @@ fn find(base: &Path, text: &str) -> (PathBuf, usize) {
         .expect("it is stored")
 }
 
+/// The line that tells of a damaged place.
+fn damage_told(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim_start);
+    let found = lines.find(|it| it.starts_with("shard-") && it.contains("damaged"));
+    found.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_is_on_the_disk_is_told_alike_in_text_and_json() {
+    let place = Place::new();
+    let base = place.filled("spool");
+    let aside = base.join("shard-00/damaged-0000000000000077.log");
+    fs::write(&aside, vec![0; 3 << 20]).expect("written");
+    let text = spool(&base, &["info"]).out;
+    for told in [
+        "On disk   19.0 MiB in segments: 16.0 MiB in use, 0 B free, 3.0 MiB set aside; ",
+        "SET ASIDE",
+        "those set aside were\nfound damaged by a start, and nobody waits for anything in them",
+        "Delayed   0 recipients",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    let (code, info) = json(&base, &["info"]);
+    let data = &info["data"];
+    assert_eq!((code, &data["delayed_recipients"]), (0, &0.into()));
+    let disk = &data["disk"];
+    assert_eq!(disk["live_bytes"], 16 << 20);
+    assert_eq!(disk["damaged_bytes"], 3 << 20);
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "log");
+    let others = bytes_of(&base)
+        .into_iter()
+        .filter(|(path, _)| !is_log(path));
+    let others: usize = others.map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(disk["other_bytes"], others);
+    let waiting = data["shards"].as_array().expect("shards").iter();
+    let waiting: u64 = waiting.filter_map(|it| it["waiting"].as_u64()).sum();
+    assert_eq!(waiting, 4);
+    assert_eq!(data["strange"], serde_json::json!([]));
+}
+
 #[test]
 fn damage_is_told_with_its_place_and_its_price_and_made_no_worse() {
     let place = Place::new();
@@ -357,14 +397,38 @@ fn damage_is_told_with_its_place_and_its_price_and_made_no_worse() {
         text.contains(&format!("message {id} is lost, 1 recipient waits for it")),
         "{text}"
     );
-    // The rest can be taken out.
+    // Whoever tells of it says the same.
+    let told = damage_told(&text);
+    assert!(told.starts_with("shard-"), "{text}");
+    let info = spool(&base, &["info"]);
+    assert_eq!(info.code, 1, "{info:?}");
+    let words = |sentence: &str| sentence.split_once(" at ").map(|it| it.1.to_owned());
+    let without_place = |text: &str| words(text)?.split_once(": ").map(|it| it.1.to_owned());
+    assert_eq!(
+        without_place(&damage_told(&info.out)),
+        without_place(&told),
+        "{info:?}"
+    );
+    // The rest can be taken out, and that it is not all of it is said.
+    let list = spool(&base, &["list", "--json"]);
+    assert_eq!((list.code, list.out.lines().count()), (1, 3), "{list:?}");
+    let warned = "WARN the spool has 1 damaged place: mail that lay there is missing here";
+    assert!(list.err.starts_with(warned), "{list:?}");
+    assert_eq!(spool(&base, &["list"]).code, 1);
     let saved = spool(&base, &["export", &place.text("saved")]);
+    assert_eq!(saved.code, 1, "{saved:?}");
+    assert!(saved.err.starts_with(warned), "{saved:?}");
+    let first = saved.out.lines().next().unwrap_or_default();
     assert!(
-        saved
-            .out
-            .starts_with("exported 2 messages for 3 recipients"),
+        first.starts_with("exported 2 messages for 3 recipients")
+            && first.ends_with("/saved: not all that waited"),
         "{saved:?}"
     );
+    let new = place.path("new");
+    let from = place.text("spool");
+    let taken = spool(&new, &["import", "--spool-from", &from, "--create"]);
+    assert_eq!(taken.code, 1, "{taken:?}");
+    assert!(taken.err.contains(warned), "{taken:?}");
     assert_eq!(bytes_of(&base), before);
 }
 
@@ -399,13 +463,14 @@ fn nothing_that_lies_in_a_spool_makes_a_command_panic() {
         deed();
         let before = bytes_of(&base);
         assert_eq!(spool(&base, &["verify"]).code, 1, "{what}");
-        for verb in [&["info"][..], &["list"], &["show", "0000100000001"]] {
-            let ran = spool(&base, verb);
-            assert!([0, 1, 3].contains(&ran.code), "{what}: {ran:?}");
+        for verb in [&["info"][..], &["list"]] {
+            assert_eq!(spool(&base, verb).code, 1, "{what}: {verb:?}");
         }
+        let ran = spool(&base, &["show", "0000100000001"]);
+        assert!([0, 1, 3].contains(&ran.code), "{what}: {ran:?}");
         let saved = place.text(&format!("saved {what}"));
         let ran = spool(&base, &["export", &saved]);
-        assert_eq!(ran.code, 0, "{what}: {ran:?}");
+        assert_eq!(ran.code, 1, "{what}: {ran:?}");
         assert_eq!(bytes_of(&base), before, "{what}");
     }
 }

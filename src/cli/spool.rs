@@ -2,6 +2,7 @@
 //! but import only read, and work beside a running engine too; import is a writer like an engine,
 //! and needs the spool for itself.
 
+mod damage;
 mod export;
 mod import;
 mod info;

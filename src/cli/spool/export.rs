@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::base::crc;
+use crate::base::units;
 use crate::base::units::counted;
 use crate::cli::output::EXIT_DONE;
 use crate::cli::output::EXIT_FAILED;
@@ -54,7 +55,10 @@ In an mbox (mboxrd) lines end in LF, the sender stands in the From_ line, and th
 wait in X-Original-To fields on top, which import takes off again; bindings and times are not in it.
 
 The spool stays as it is: whoever starts its engine again afterwards sends what was exported, too.
-A message that cannot be read is named and left out; then the exit code is 1.";
+A message that cannot be read is named and left out, and the rest is exported.
+
+Exit codes: 0 all that waits is exported; 1 some of it is not, or may be missing because the spool
+is damaged, or the place could not be written to; 2 usage, or no spool there.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -303,11 +307,13 @@ fn failed(path: &Path, done: &Done, error: &io::Error) -> Failure {
 
 fn page(view: &View, path: &Path, is_mbox: bool, done: &Done) -> Page {
     let path = path.display().to_string();
+    let whole = done.faults.is_empty() && !view.is_damaged();
     let mut text = format!(
-        "exported {} for {} to {}\n",
+        "exported {} for {} to {}{}\n",
         counted(done.messages, "message"),
         counted(done.recipients, "recipient"),
-        clean(&path)
+        clean(&path),
+        if whole { "" } else { ": not all that waited" },
     );
     for (id, why) in done.faults.iter().take(FAULTS_TOLD_MAX) {
         // Writing to a string cannot fail.
@@ -325,6 +331,11 @@ fn page(view: &View, path: &Path, is_mbox: bool, done: &Done) -> Page {
     next.extend(command(&["--spool", "DIR"]));
     let fault = |(id, why): &(String, String)| json!({ "id": id, "why": why });
     let mut warnings = view.warnings();
+    if !done.faults.is_empty() {
+        let left = counted(done.faults.len() as u64, "message");
+        let are = units::are(done.faults.len() as u64);
+        warnings.push(format!("{left} that cannot be read {are} left out"));
+    }
     if view.holder.is_some() {
         let note = "an engine runs in this spool and goes on sending: what was exported is what \
                     waited at this moment";
@@ -339,14 +350,12 @@ fn page(view: &View, path: &Path, is_mbox: bool, done: &Done) -> Page {
             "messages": done.messages,
             "recipients": done.recipients,
             "bytes": done.bytes,
+            "complete": whole,
             "left_out": done.faults.iter().map(fault).collect::<Vec<_>>(),
         }),
         warnings,
         next: vec![next],
-        exit: match done.faults.is_empty() {
-            true => EXIT_DONE,
-            false => EXIT_FAILED,
-        },
+        exit: if whole { EXIT_DONE } else { EXIT_FAILED },
         ..Page::default()
     }
 }

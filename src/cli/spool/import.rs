@@ -94,7 +94,10 @@ skips what is there, and says so. A message is imported whole, with all its reci
 In an mbox the sender is that of the From_ line, else of Return-Path. The recipients are those of
 --to, else of X-Original-To, else of Delivered-To, else of To: the first of these that is there. An
 mbox of sent mail may have been delivered already, and To need not be whom it was for: look first.
-Return-Path and X-Original-To on top are taken off. Messages count as received now.";
+Return-Path and X-Original-To on top are taken off. Messages count as received now.
+
+Exit codes: 0 all of it is in; 1 it was refused or stopped, or a spool that was read is damaged and
+not all of it came; 2 usage, or no spool there; 5 the spool is another user's.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -134,6 +137,8 @@ struct Done {
     skipped: u64,
     /// Of a damaged spool: what could not be read of it.
     left_out: Vec<Unfit>,
+    /// The spool that was read is damaged: what waited there may not all have come.
+    source_damaged: bool,
     bindings: BTreeSet<Arc<str>>,
     warnings: Vec<String>,
 }
@@ -398,6 +403,9 @@ impl Import {
     /// Message after message; the error says how far it came.
     fn take_all(&mut self, source: &mut Source, wanted: &Wanted) -> Result<(), Failure> {
         let all = source.len().unwrap_or(0);
+        let faults = source.faults();
+        self.done.source_damaged = !faults.is_empty();
+        self.done.warnings.extend(faults);
         let mut progress = Progress::new("importing");
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while let Some(read) = source.next(wanted) {
@@ -689,6 +697,7 @@ fn random() -> u64 {
 fn page(args: &ImportArgs, import: &Import) -> Page {
     let done = &import.done;
     let base = import.place.base.display().to_string();
+    let whole = done.left_out.is_empty() && !done.source_damaged;
     let bindings: Vec<&str> = done.bindings.iter().map(|it| &**it).collect();
     let mut text = told(done, &base);
     if import.place.config.is_none() && !bindings.is_empty() {
@@ -724,14 +733,12 @@ fn page(args: &ImportArgs, import: &Import) -> Page {
             "recipients": done.recipients,
             "skipped": done.skipped,
             "left_out": done.left_out.iter().map(unfit).collect::<Vec<_>>(),
+            "complete": whole,
             "bindings": bindings,
         }),
         warnings,
         next: vec![next],
-        exit: match done.left_out.is_empty() {
-            true => EXIT_DONE,
-            false => EXIT_FAILED,
-        },
+        exit: if whole { EXIT_DONE } else { EXIT_FAILED },
         ..Page::default()
     }
 }

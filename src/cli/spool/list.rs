@@ -55,7 +55,10 @@ Examples:
 The filter is that of pelton queue list: domain binding id recipient sender state code age size
 attempts, with = != > < >= <= and ~ for \"contains\". The last reply (code) is known as long as its
 record has not been given free; what a queue waits for (cause), only a running engine knows: pelton
-queue list.";
+queue list.
+
+Exit codes: 0 done; 1 the spool is damaged, so that some that waits may be missing in the list (a
+sentence on standard error says so); 2 usage, or no spool there.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = LIST_EXAMPLES)]
@@ -184,14 +187,19 @@ impl Row<'_> {
 pub fn run(args: &ListArgs) -> u8 {
     let style = Style::of_stdout(args.output.color);
     match list(args, &style) {
-        // The lines have been written.
-        Ok(None) => EXIT_DONE,
-        Ok(Some(page)) => output::show(Ok(page), args.output, false),
+        Ok(Listed::Lines(exit)) => exit,
+        Ok(Listed::Page(page)) => output::show(Ok(page), args.output, false),
         Err(failure) => output::show(Err(failure), args.output, false),
     }
 }
 
-fn list(args: &ListArgs, style: &Style) -> Result<Option<Page>, Failure> {
+enum Listed {
+    Page(Page),
+    /// The lines have been written; the exit code.
+    Lines(u8),
+}
+
+fn list(args: &ListArgs, style: &Style) -> Result<Listed, Failure> {
     let usage = |message: String| Failure::new(EXIT_USAGE, "E411", message);
     let filter: Filter = args
         .filter
@@ -205,17 +213,15 @@ fn list(args: &ListArgs, style: &Style) -> Result<Option<Page>, Failure> {
     let place = args.place.place()?;
     let mut progress = Progress::new("reading the spool");
     let mut view = View::open(&place, &mut progress)?;
-    let replies = match filter.asks_for(Field::Code) || args.output.json {
+    let json = args.output.json;
+    let replies = match filter.asks_for(Field::Code) || json {
         true => outcomes(&view, &|_| true),
         false => Outcomes::new(),
     };
-    let default = if args.output.json {
-        usize::MAX
-    } else {
-        LIMIT_DEFAULT
-    };
+    let default = if json { usize::MAX } else { LIMIT_DEFAULT };
     let limit = args.limit.unwrap_or(default);
     let arrivals = core::mem::take(&mut view.arrivals);
+    let mut unread = 0;
     let mut rows = Vec::new();
     let mut more = false;
     let mut written = 0;
@@ -223,6 +229,7 @@ fn list(args: &ListArgs, style: &Style) -> Result<Option<Page>, Failure> {
     for (index, arrival) in arrivals.iter().enumerate() {
         progress.at(index as u64, arrivals.len() as u64, "recipients");
         let row = row(&mut view, arrival, &replies);
+        unread += u64::from(row.sender.is_none());
         if !row.matches(&filter, style) {
             continue;
         }
@@ -230,28 +237,36 @@ fn list(args: &ListArgs, style: &Style) -> Result<Option<Page>, Failure> {
             more = true;
             break;
         }
-        if !args.output.json {
+        if !json {
             rows.push(row);
         } else if write_line(&mut out, &row.json(style))? {
             written += 1;
         } else {
-            return Ok(None);
+            return Ok(Listed::Lines(EXIT_DONE));
         }
     }
     drop(progress);
-    if args.output.json {
-        for warning in view.warnings() {
-            let _ = writeln!(io::stderr(), "WARN {}", clean(&warning));
-        }
-        let _ = out.flush();
-        return Ok(None);
+    let mut page = list_page(&view, (&rows, more, arrivals.len()), &args.filter, style);
+    page.warnings.extend(unread_line(unread));
+    // Beside an engine a message may have gone under the reader.
+    if view.is_damaged() || (unread > 0 && view.holder.is_none()) {
+        page.exit = EXIT_FAILED;
     }
-    Ok(Some(list_page(
-        &view,
-        (&rows, more, arrivals.len()),
-        &args.filter,
-        style,
-    )))
+    if !json {
+        return Ok(Listed::Page(page));
+    }
+    for warning in &page.warnings {
+        let _ = writeln!(io::stderr(), "WARN {}", clean(warning));
+    }
+    if let Some(exit) = output::exit_of_write(&out.flush()) {
+        page.exit = exit;
+    }
+    Ok(Listed::Lines(page.exit))
+}
+
+fn unread_line(count: u64) -> Option<String> {
+    let envelopes = counted(count, "recipient");
+    (count > 0).then(|| format!("the envelopes of {envelopes} cannot be read: their sender is ?"))
 }
 
 /// False when the reader has gone away.
@@ -386,9 +401,9 @@ fn look(args: &ShowArgs, style: &Style) -> Result<Option<Page>, Failure> {
     let open = open.unwrap_or_default().to_vec();
     let is_wanted = |it: &Arrival| only.is_none_or(|only| only == it.recipient);
     let Some(first) = open.iter().find(|it| is_wanted(it)) else {
-        let damage = match view.faults().is_empty() {
-            true => "",
-            false => " The spool is damaged, it may have been lost by that: pelton spool verify.",
+        let damage = match view.is_damaged() {
+            false => "",
+            true => " The spool is damaged, it may have been lost by that: pelton spool verify.",
         };
         let message = format!(
             "no message {} waits in {}.{damage} What became of it: pelton trace {}",

@@ -146,6 +146,14 @@ impl Source {
         Ok(Source::Spool { view, at: 0 })
     }
 
+    /// What of it is known to be missing, in sentences.
+    pub fn faults(&self) -> Vec<String> {
+        match self {
+            Source::Spool { view, .. } => view.warnings(),
+            Source::Folder { .. } | Source::Mbox { .. } => Vec::new(),
+        }
+    }
+
     /// Begins anew.
     pub fn rewind(&mut self) -> Result<(), String> {
         match self {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use clap::Args;
-use serde_json::Value;
 use serde_json::json;
 
 use crate::base::units;
@@ -19,6 +18,9 @@ use crate::cli::output::Page;
 use crate::cli::output::Style;
 use crate::cli::output::clean;
 use crate::cli::output::command;
+use crate::cli::spool::damage;
+use crate::cli::spool::damage::Cost;
+use crate::cli::spool::damage::Piece;
 use crate::cli::spool::place::SpoolArgs;
 use crate::cli::spool::view;
 use crate::cli::spool::view::Progress;
@@ -32,7 +34,6 @@ use crate::log::recover::Certainty;
 use crate::log::recover::Evidence;
 use crate::log::recover::RecoverError;
 use crate::log::recover::Recovered;
-use crate::spool::Problem;
 use crate::spool::inspect;
 use crate::spool::inspect::MessageAt;
 use crate::types::id::BatchId;
@@ -61,101 +62,6 @@ pub struct VerifyArgs {
     pub output: OutputArgs,
 }
 
-/// What is damaged costs this message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Cost {
-    batch: BatchId,
-    /// Recipients that wait for it; nothing if that cannot be told.
-    waiting: Option<u64>,
-}
-
-/// One damaged piece.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Piece {
-    /// Of the spool folder.
-    file: String,
-    segment: Option<SegmentFile>,
-    offset: u32,
-    /// Zero stands for the whole file.
-    bytes: u32,
-    what: &'static str,
-    messages: Vec<Cost>,
-    /// The messages are all that lay there: nothing else is lost.
-    complete: bool,
-}
-
-impl Piece {
-    fn new(file: SegmentFile, (offset, bytes): (u32, u32), what: &'static str) -> Piece {
-        Piece {
-            file: file.to_string(),
-            segment: Some(file),
-            offset,
-            bytes,
-            what,
-            messages: Vec::new(),
-            complete: false,
-        }
-    }
-
-    fn overlaps(&self, file: SegmentFile, offset: u32, bytes: u32) -> bool {
-        let ends = |offset: u32, bytes: u32| match bytes {
-            0 => u32::MAX,
-            bytes => offset.saturating_add(bytes),
-        };
-        let same = self.segment == Some(file);
-        same && offset < ends(self.offset, self.bytes) && self.offset < ends(offset, bytes)
-    }
-
-    fn sentence(&self) -> String {
-        let Piece {
-            file,
-            offset,
-            bytes,
-            what,
-            ..
-        } = self;
-        let mut text = match bytes {
-            0 => format!("{file}: {what}"),
-            bytes => format!(
-                "{file}: {} bytes at {offset}: {what}",
-                units::grouped((*bytes).into())
-            ),
-        };
-        for Cost { batch, waiting } in &self.messages {
-            let told = match waiting {
-                Some(0) => format!("message {batch} lay there, which nobody waits for any more"),
-                Some(count) => format!(
-                    "message {batch} is lost, {} for it",
-                    match count {
-                        1 => "1 recipient waits".to_owned(),
-                        count => format!("{count} recipients wait"),
-                    }
-                ),
-                None => format!("message {batch} is lost, if anybody still waits for it"),
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "; {told}");
-        }
-        match (self.messages.is_empty(), self.complete) {
-            (true, true) if *bytes > 0 => text.push_str("; nothing is lost"),
-            (true, false) => text.push_str("; which messages lay there, if any, cannot be told"),
-            _ => {}
-        }
-        text
-    }
-
-    fn json(&self) -> Value {
-        let message = |it: &Cost| json!({ "id": it.batch.to_string(), "waiting": it.waiting });
-        json!({
-            "file": self.file,
-            "offset": self.offset,
-            "bytes": self.bytes,
-            "what": self.what,
-            "messages": self.messages.iter().map(message).collect::<Vec<_>>(),
-        })
-    }
-}
-
 /// What was read, and what was found.
 #[derive(Default)]
 struct Found {
@@ -170,24 +76,9 @@ pub fn look(args: &VerifyArgs, style: &Style) -> Result<Page, Failure> {
     let mut progress = Progress::new("verifying");
     let view = View::open(&place, &mut progress)?;
     let mut found = read_all(&view, &mut progress);
-    add_what_recovery_knows(&view, &mut found);
-    add_what_is_gone(&view, &mut found);
-    assess(&view, &mut found.pieces);
-    if view.file_fault.is_some() {
-        found.pieces.push(Piece {
-            file: "spool.json".to_owned(),
-            segment: None,
-            offset: 0,
-            bytes: 0,
-            what: "missing or damaged: no engine starts without it, restore it from a backup; \
-                   the segments were read by what they tell themselves",
-            messages: Vec::new(),
-            complete: true,
-        });
-    }
-    found
-        .pieces
-        .sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+    add_what_a_look_finds(&view, &mut found);
+    damage::assess(&view, &mut found.pieces);
+    damage::sort(&mut found.pieces);
     Ok(page(&view, &found, style))
 }
 
@@ -273,7 +164,7 @@ impl Check<'_> {
             return whole("larger than any segment of a spool; left alone by every start");
         }
         let Ok(bytes) = self.reader.read(file, 0, self.bytes as usize) else {
-            return whole("the disk refuses to read it; left alone by every start");
+            return whole(damage::UNREADABLE);
         };
         let place = self.view.place(file);
         let end = self.end(&bytes);
@@ -283,9 +174,9 @@ impl Check<'_> {
                 return whole("of a newer log format: use a newer Pelton");
             }
             Err(RecoverError::Foreign) => {
-                return whole("belongs to another spool or has been renamed; left alone");
+                return whole(damage::FOREIGN);
             }
-            Err(RecoverError::Unreadable(_)) => return whole("the disk refuses to read it"),
+            Err(RecoverError::Unreadable(_)) => return whole(damage::UNREADABLE),
         };
         let mut pieces = pieces_of(file, &recovered);
         let mut known = inspect::messages(&recovered);
@@ -358,10 +249,10 @@ fn pieces_of(file: SegmentFile, recovered: &Recovered) -> Vec<Piece> {
     let piece = |it: &recover::Damage| {
         let cut = recovered.cut.filter(|cut| cut.offset == it.offset);
         let what = match (cut, it.certainty) {
-            (Some(cut), _) if cut.unused => "the end of the file is missing, where nothing lay",
-            (Some(_), _) => "the end of the file is missing",
-            (None, Certainty::Damaged) => "damaged",
-            (None, Certainty::TornOrDamaged) => "torn or damaged, in a commit not confirmed",
+            (Some(cut), _) if cut.unused => damage::UNUSED_END_MISSING,
+            (Some(_), _) => damage::END_MISSING,
+            (None, Certainty::Damaged) => damage::DAMAGED,
+            (None, Certainty::TornOrDamaged) => damage::TORN_OR_DAMAGED,
         };
         let complete = cut.is_some_and(|cut| cut.unused);
         let mut piece = Piece::new(file, (it.offset, it.bytes), what);
@@ -395,109 +286,12 @@ fn name_messages(piece: &mut Piece, known: &[MessageAt]) {
     piece.messages = hit.into_iter().map(cost).collect();
 }
 
-/// Damage that shows only when the whole spool is put together, as a message that no segment holds.
-fn add_what_recovery_knows(view: &View, found: &mut Found) {
-    for damaged in &view.damage {
-        let file = damaged.file;
-        let missing = damaged.problem == Problem::Missing;
-        let mut told = found.pieces.iter();
-        if !missing && told.any(|it| it.overlaps(file, damaged.offset, damaged.bytes)) {
-            continue;
-        }
-        let what = match damaged.problem {
-            Problem::Missing => "tells of a message whose own segment is missing",
-            Problem::TornOrDamaged => "torn or damaged, in a commit not confirmed",
-            Problem::Damaged | Problem::Short { .. } => "damaged",
-            Problem::Unreadable => "the disk refuses to read it; left alone by every start",
-            Problem::Foreign => "belongs to another spool or has been renamed; left alone",
-        };
-        let mut piece = Piece::new(file, (damaged.offset, damaged.bytes), what);
-        let cost = |batch| Cost {
-            batch,
-            waiting: None,
-        };
-        piece.messages = damaged.batch.map(cost).into_iter().collect();
-        found.pieces.push(piece);
-    }
-}
-
-/// Segments that were there at the end of the last run.
-fn add_what_is_gone(view: &View, found: &mut Found) {
-    let pieces = view.gone.iter().map(|(name, bytes)| Piece {
-        file: name.clone(),
-        segment: None,
-        offset: 0,
-        bytes: *bytes,
-        what: "the file is missing; it was there at the end of the last run",
-        messages: Vec::new(),
-        complete: false,
-    });
-    found.pieces.extend(pieces);
-    let strange = view.files.strange.iter();
-    let like_live = |path: &&std::path::PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("seg-") && name.ends_with(".log")
-    };
-    found.pieces.extend(strange.filter(like_live).map(|path| {
-        Piece {
-            file: path
-                .strip_prefix(&view.base)
-                .unwrap_or(path)
-                .display()
-                .to_string(),
-            segment: None,
-            offset: 0,
-            bytes: 0,
-            what: "named like a segment, and no file that could be one",
-            messages: Vec::new(),
-            complete: false,
-        }
-    }));
-}
-
-/// Finds out for each message named who still waits for it. One that lies whole elsewhere costs
-/// nothing.
-fn assess(view: &View, pieces: &mut [Piece]) {
-    let named = pieces.iter().flat_map(|it| &it.messages);
-    let named: BTreeSet<BatchId> = named.map(|it| it.batch).collect();
-    if named.is_empty() {
-        return;
-    }
-    let mut settled: BTreeMap<BatchId, BTreeSet<u16>> = BTreeMap::new();
-    let mut open: BTreeMap<BatchId, Vec<u16>> = BTreeMap::new();
-    view.segments(&mut |_, recovered| {
-        for (_, outcome) in inspect::outcomes(recovered) {
-            let id = outcome.message;
-            if outcome.kind.is_terminal() && named.contains(&id.batch) {
-                settled.entry(id.batch).or_default().insert(id.recipient);
-            }
-        }
-        for message in inspect::messages(recovered) {
-            if named.contains(&message.batch) {
-                open.insert(message.batch, message.open);
-            }
-        }
-    });
-    let waits = |batch: BatchId| {
-        let done = settled.get(&batch);
-        let recipients = open.get(&batch)?.iter();
-        let left = recipients.filter(|it| done.is_none_or(|done| !done.contains(it)));
-        Some(left.count() as u64)
-    };
-    for piece in pieces {
-        let (segment, offset, bytes) = (piece.segment, piece.offset, piece.bytes);
-        for cost in &mut piece.messages {
-            cost.waiting = match view.locate(cost.batch) {
-                Some(at) => {
-                    let begins = at.offset as u32;
-                    let here = segment == Some(at.file)
-                        && begins < offset.saturating_add(bytes.max(1))
-                        && offset < begins.saturating_add(at.bytes);
-                    let arrivals = view.arrivals.iter().filter(|it| it.batch == cost.batch);
-                    Some(if here { arrivals.count() as u64 } else { 0 })
-                }
-                None => waits(cost.batch).or(cost.waiting),
-            };
+/// Damage that shows only when the whole spool is put together, as a message that no segment holds,
+/// and what a look at the folder shows.
+fn add_what_a_look_finds(view: &View, found: &mut Found) {
+    for piece in damage::of(view) {
+        if !found.pieces.iter().any(|it| it.tells_of(&piece)) {
+            found.pieces.push(piece);
         }
     }
 }
@@ -574,7 +368,7 @@ fn write_text(text: &mut String, view: &View, found: &Found, style: &Style) -> c
     match found.pieces.len() {
         0 => writeln!(text, "{base}: {}. {read}", style.good("clean"))?,
         count => {
-            let places = counted(count as u64, "damaged piece");
+            let places = counted(count as u64, "damaged place");
             let lost = lost_in_words(found);
             writeln!(text, "{base}: {}, {lost}. {read}", style.fail(&places))?;
         }
@@ -584,15 +378,15 @@ fn write_text(text: &mut String, view: &View, found: &Found, style: &Style) -> c
     }
     let left = found.pieces.len().saturating_sub(PLACES_TOLD_MAX);
     if left > 0 {
-        writeln!(text, "  and {}: --json", counted(left as u64, "more piece"))?;
+        writeln!(text, "  and {}: --json", counted(left as u64, "more place"))?;
     }
     text.push_str(&view.torn_line());
     for (file, bytes) in view.files.of_kind(SegmentKind::Damaged) {
         let size = units::size(bytes);
         writeln!(
             text,
-            "Aside     {file}, {size}: kept by an earlier start that found damage in it; nobody \
-             waits for anything in it"
+            "Aside     {file}, {size}: found damaged by an earlier start and kept; nobody waits \
+             for anything in it"
         )?;
     }
     for path in &view.files.strange {

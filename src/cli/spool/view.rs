@@ -20,6 +20,8 @@ use crate::base::time::Mono;
 use crate::base::units::counted;
 use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::Failure;
+use crate::cli::output::shell_words;
+use crate::cli::spool::damage;
 use crate::cli::spool::place::Holder;
 use crate::cli::spool::place::SPOOL_FILE;
 use crate::cli::spool::place::SpoolPlace;
@@ -441,27 +443,23 @@ impl View {
         }
     }
 
-    /// Everything that is known to be wrong, each in a sentence.
-    pub fn faults(&self) -> Vec<String> {
-        let damage = self.damage.iter().map(ToString::to_string);
-        let gone = self.gone.iter().map(|(name, bytes)| {
-            format!("{name}: missing, with {bytes} bytes; it was there at the end of the last run")
-        });
-        let file = self.file_fault.iter().cloned();
-        file.chain(damage).chain(gone).collect()
+    /// Whether anything is known to be wrong, so that mail may be missing from what is told.
+    pub fn is_damaged(&self) -> bool {
+        !damage::of(self).is_empty()
     }
 
     /// What every command warns of.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.notes.clone();
-        let faults = self.faults().len();
-        if faults > 0 {
-            let places = if faults == 1 { "place" } else { "places" };
-            let mut verify = String::from("pelton spool verify --spool ");
-            verify.push_str(&self.base.display().to_string());
+        let places = damage::of(self).len() as u64;
+        if places > 0 {
+            let verify = ["pelton", "spool", "verify", "--spool"];
+            let mut verify = verify.map(str::to_owned).to_vec();
+            verify.push(self.base.display().to_string());
             warnings.push(format!(
-                "the spool is damaged in {faults} {places}, and what lay there is not told here: \
-                 {verify}"
+                "the spool has {}: mail that lay there is missing here. What it costs: {}",
+                counted(places, "damaged place"),
+                shell_words(&verify)
             ));
         }
         warnings
@@ -514,11 +512,9 @@ fn spool_file(base: &Path, files: &Files) -> Result<(SpoolFile, Option<String>),
             Err(error @ spool::SpoolFileError::NewerFormat(_)) => {
                 return Err(newer(&format!("{}: {error}", path.display())));
             }
-            Err(error) => format!("{}: {error}", path.display()),
+            Err(error) => error.to_string(),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            format!("{} is missing", path.display())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "missing".to_owned(),
         Err(error) => {
             let message = format!("cannot read {}: {}", path.display(), reason(&error));
             return Err(Failure::new(EXIT_FAILED, "E101", message));
@@ -548,14 +544,15 @@ fn spool_file(base: &Path, files: &Files) -> Result<(SpoolFile, Option<String>),
     let most = ids.into_values().max_by_key(|(count, _)| *count);
     let Some((_, file)) = most else {
         let message = format!(
-            "{fault}, and no segment tells the number of the spool: nothing can be read here. \
-             Restore the file from a backup"
+            "{}: {fault}, and no segment tells the number of the spool: nothing can be read here. \
+             Restore the file from a backup",
+            path.display()
         );
         return Err(Failure::new(EXIT_FAILED, "E103", message));
     };
     let fault = format!(
-        "{fault}: no engine starts here without it, but these commands read the spool by what its \
-         segments tell, so that mail can be exported"
+        "{fault}: no engine starts here without it, restore it from a backup; these commands read \
+         the spool by what its segments tell, so that mail can be exported"
     );
     Ok((file, Some(fault)))
 }
