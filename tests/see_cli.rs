@@ -235,8 +235,9 @@ fn summary() -> QueueSummary {
         delayed_total: 91_204,
         bounced_total: 1_865,
         oldest_seconds: Some(2_460),
-        cause: "remote deferral".into(),
+        cause: "backoff".into(),
         cause_seconds: 1_860,
+        until: Some(ahead(451)),
         last_failure: Some(last_reply()),
     }
 }
@@ -260,11 +261,15 @@ fn a_list_of_queues() {
         binding: "a".into(),
         domain: "example.com".into(),
         active: 1,
+        cause: "connection limit".into(),
+        cause_seconds: 61,
         ..QueueSummary::default()
     };
     let data = QueuesData {
         queues: vec![summary(), small],
         more: true,
+        matching: Some(312),
+        messages: Some(123_456),
         queued_in_all: Some(123_456),
     };
     check_page(
@@ -517,6 +522,7 @@ fn the_life_of_a_message_that_waits() {
         envelope(Reply::Trace(TraceData {
             messages,
             event_log: "/events".into(),
+            incomplete: None,
         }))
     };
     check_page(
@@ -563,10 +569,128 @@ fn the_lives_of_messages_that_are_done() {
             "raw_reason": "relaying denied",
         }),
     ));
+    events.push(event(
+        "bounce",
+        85,
+        json!({
+            "message_id": "0C8V3M1A7Q2ZK-2", "outcome": "bounced", "num_retries": 0,
+            "ip_address": null, "conn_stage": "dns", "error_code": "554",
+            "enhanced_code": "5.4.4", "internal": true, "raw_reason": "Domain Lookup Failed",
+            "possible_duplicate": false,
+        }),
+    ));
     let empty = || envelope(Reply::Trace(TraceData::default()));
     check_page("trace_done", trace::page(empty(), events, &WANTED, &STYLE));
     let failure = trace::page(empty(), Vec::new(), &WANTED, &STYLE).unwrap_err();
     assert_eq!((failure.exit, failure.code.as_str()), (3, "E413"));
+}
+
+#[test]
+fn what_a_start_has_not_read_yet_is_not_said_to_be_gone() {
+    let why = "the start still reads the spool back, 3 of 90 segments";
+    let reading = || {
+        let data = TraceData {
+            incomplete: Some(why.into()),
+            ..TraceData::default()
+        };
+        envelope(Reply::Trace(data))
+    };
+    let page = trace::page(reading(), life(), &WANTED, &STYLE).unwrap();
+    let first = "0C8V3M1A7Q2ZK-0 NOT KNOWN YET, to Bob@gmail.com by mta-3";
+    assert_eq!(page.text.lines().next(), Some(first));
+    let told = format!("now          most likely queued, and not read back yet: {why}");
+    assert!(page.text.contains(&told), "{}", page.text);
+    assert_eq!(page.data["complete"], false);
+    let failure = trace::page(reading(), Vec::new(), &WANTED, &STYLE).unwrap_err();
+    assert_eq!((failure.exit, failure.code.as_str()), (1, "E416"));
+    assert!(failure.message.contains(why), "{}", failure.message);
+    // Lists say so too, whichever form they have.
+    let mut reply = envelope(Reply::Messages(MessagesData::default()));
+    reply.notes = vec![why.into()];
+    let page = queue::page(reply, &list(&["--messages"]), &STYLE).unwrap();
+    assert_eq!(page.text, "no such message is known yet\n");
+    assert_eq!(page.data["complete"], false);
+}
+
+#[test]
+fn the_mail_of_a_domain_has_a_verdict() {
+    let queue = |cause: &str, waiting: u64, (delivered, deferred, bounced): (u64, u64, u64)| {
+        let mut queue = detail();
+        queue.until = Some(ahead(451));
+        queue.summary = QueueSummary {
+            cause: cause.into(),
+            delayed: waiting,
+            delivered_total: delivered,
+            delayed_total: deferred,
+            bounced_total: bounced,
+            ..QueueSummary::default()
+        };
+        queue
+    };
+    let mut unheard = queue("backoff", 1, (0, 1, 0));
+    unheard.replies.remove(0);
+    let cases = [
+        (
+            vec![
+                queue("backoff", 400, (0, 400, 0)),
+                queue("backoff", 92, (0, 100, 0)),
+            ],
+            "DEFERRED: all 500 attempts so far were deferred by the receiver; 492 messages wait, \
+             the next is tried in 7m31s",
+        ),
+        (
+            vec![unheard],
+            "DEFERRED: the only attempt so far was in vain, failing on the way to the receiver; \
+             1 message waits, the next is tried in 7m31s",
+        ),
+        (
+            vec![queue("backoff", 5, (3, 6, 1))],
+            "DELAYED: 5 messages wait for another attempt, the next is tried in 7m31s; so far 3 \
+             delivered, 1 bounced, 6 attempts deferred",
+        ),
+        (
+            vec![queue("hosts failing", 5, (0, 0, 0))],
+            "FAILING: no host can be reached, 5 messages rest, the next is tried in 7m31s; so far \
+             0 delivered, 0 bounced, 0 attempts deferred",
+        ),
+        (
+            vec![queue("idle", 0, (0, 0, 2))],
+            "IDLE: nothing waits; so far 0 delivered, 2 bounced, 0 attempts deferred",
+        ),
+        (
+            vec![queue("connection limit", 9, (1, 0, 0))],
+            "LIMITED: 9 messages wait behind a limit of ours; so far 1 delivered, 0 bounced, 0 \
+             attempts deferred",
+        ),
+    ];
+    for (queues, told) in cases {
+        let domain = "d.example".to_owned();
+        let reply = envelope(Reply::Why(WhyData { domain, queues }));
+        let page = why::page(reply, None, &STYLE).unwrap();
+        let first = page.text.lines().next().unwrap();
+        assert_eq!(first, format!("d.example {told}"));
+        let word = told.split(':').next().unwrap().to_lowercase();
+        assert_eq!(page.data["verdict"], word);
+    }
+}
+
+#[test]
+fn a_domain_that_does_not_exist_is_said_not_to_exist() {
+    let mut gone = detail();
+    gone.replies = vec![LastReply {
+        class: "permanent".into(),
+        reply: "554 5.4.4 [internal] Domain Lookup Failed".into(),
+        internal: true,
+        stage: "dns".into(),
+        ..last_reply()
+    }];
+    let data = WhyData {
+        domain: "gone.example".into(),
+        queues: vec![gone],
+    };
+    let page = why::page(envelope(Reply::Why(data)), None, &STYLE).unwrap();
+    let told = "that is: the domain does not exist: DNS knows no such name (NXDOMAIN)";
+    assert!(page.text.contains(told), "{}", page.text);
 }
 
 #[test]

@@ -27,6 +27,7 @@ use pelton::control::management::protocol::ReloadData;
 use pelton::control::management::protocol::Reply;
 use pelton::control::management::protocol::Request;
 use pelton::engine::query::Answer;
+use pelton::engine::query::FoundQueues;
 use pelton::engine::query::MessageSummary;
 use pelton::engine::query::Query;
 use pelton::engine::query::QueueSummary;
@@ -34,12 +35,20 @@ use pelton::engine::stats::ShardStats;
 
 const SHARDS: u8 = 3;
 
+const NOW: Wall = Wall(1_767_225_599_000_000);
+const STARTED: Wall = Wall(1_767_220_000_000_000);
+
 /// What the shards do, changed by a test while they run.
 #[derive(Clone, Copy, Default)]
 struct Mood {
     silent_shard: bool,
+    /// A start reads the spool back, or has read it and fills the queues.
+    reading: bool,
+    returning: bool,
     stopped: bool,
     broken_config: bool,
+    /// The file on disk is not what runs.
+    edited: bool,
 }
 
 struct World {
@@ -57,6 +66,7 @@ fn shard_answer(shard: u8, query: &Query, mood: Mood) -> Answer {
             };
             stats.counters.messages_injected = 100;
             stats.gauges.queue_delayed = u64::from(shard);
+            stats.gauges.queue_returning = if mood.returning { 7 } else { 0 };
             stats.gauges.spool_stopped = mood.stopped && shard == 1;
             Answer::Status(Box::new(stats))
         }
@@ -68,7 +78,12 @@ fn shard_answer(shard: u8, query: &Query, mood: Mood) -> Answer {
                 active: 10 * n + u64::from(shard),
                 ..QueueSummary::default()
             };
-            Answer::Queues((0..20).map(queue).rev().take(*limit).collect())
+            let all = (0..20).map(queue).rev();
+            Answer::Queues(FoundQueues {
+                matching: 20,
+                messages: all.clone().map(|it| it.active).sum(),
+                largest: all.take(*limit).collect(),
+            })
         }
         Query::Messages { cursor, limit, .. } => {
             let from = cursor.unwrap_or(0);
@@ -108,9 +123,10 @@ impl World {
         let mood = Arc::new(Mutex::new(Mood::default()));
         let journal = Journal::open(&folder.path().join("journal.jsonl"), 1 << 20).unwrap();
         let journal = Arc::new(journal);
-        let now = Wall::from_secs(1_767_225_599);
+        let now = NOW;
         journal.append(now, "start", "pelton", "started").unwrap();
         let (asked_mood, facts_folder) = (Arc::clone(&mood), folder.path().to_owned());
+        let (read_mood, edited_mood) = (Arc::clone(&mood), Arc::clone(&mood));
         let (disk_mood, noted) = (Arc::clone(&mood), Arc::clone(&journal));
         let surroundings = Surroundings {
             ask: Arc::new(move |asked, query| {
@@ -139,8 +155,14 @@ impl World {
                     })
                 })
             }),
-            facts: Arc::new(move || facts(&facts_folder)),
-            config_on_disk: Arc::new(|| ConfigOnDisk::Same),
+            facts: Arc::new(move || Facts {
+                reading: read_mood.lock().unwrap().reading.then_some((3, 90)),
+                ..facts(&facts_folder)
+            }),
+            config_on_disk: Arc::new(move || match edited_mood.lock().unwrap().edited {
+                false => ConfigOnDisk::Same,
+                true => ConfigOnDisk::Differs("beef".into()),
+            }),
             clock: Arc::new(move || now),
             journal,
         };
@@ -180,9 +202,9 @@ fn facts(folder: &Path) -> Facts {
     Facts {
         node: "mta-1".into(),
         version: "0.1.0".into(),
-        started: Wall::from_secs(1_767_220_000),
+        started: STARTED,
         shards: u64::from(SHARDS),
-        config_file: "p.conf".into(),
+        config_file: folder.join("p.conf").display().to_string(),
         config_digest: "7f3a".into(),
         config_generation: 1,
         config_loaded: Wall::from_secs(1_767_220_000),
@@ -245,6 +267,93 @@ fn a_socket_that_nobody_answers_on_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
+fn whoever_asks_while_the_spool_is_read_hears_that_not_all_is_known() {
+    let world = World::new();
+    let run = |socket: &Path, words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pelton"));
+        let socket = socket.to_str().unwrap();
+        let ran = command.args(words).args(["--socket", socket]).output();
+        let ran = ran.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (ran.status.code(), text(ran.stdout), text(ran.stderr))
+    };
+    let moods = [
+        (
+            Mood {
+                reading: true,
+                ..Mood::default()
+            },
+            "the start still reads the spool back, 3 of 90 segments",
+        ),
+        (
+            Mood {
+                returning: true,
+                ..Mood::default()
+            },
+            "21 messages of the last run are on the way into the queues",
+        ),
+    ];
+    for (mood, told) in moods {
+        world.feel(mood);
+        world.serve(move |socket| {
+            let list = ["queue", "list", "--limit", "2", "--jsonl"];
+            let (code, out, err) = run(&socket, &list);
+            assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}{err}");
+            assert!(err.starts_with(&format!("WARN {told}")), "{err}");
+            let (code, out, _) = run(&socket, &["queue", "list", "--json"]);
+            let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+            let data = &document["data"];
+            assert_eq!((code, &data["complete"]), (Some(0), &false.into()));
+            assert!(document["warnings"][0].as_str().unwrap().starts_with(told));
+            for words in [
+                &["trace", "0000100000001"][..],
+                &["queue", "show", "0000100000001"],
+            ] {
+                let (code, _, err) = run(&socket, words);
+                assert_eq!(code, Some(1), "{err}");
+                let begins = format!("E416 nothing is known of 0000100000001 yet: {told}");
+                assert!(err.starts_with(&begins), "{err}");
+            }
+        });
+    }
+    world.feel(Mood::default());
+    world.serve(move |socket| {
+        let (_, out, err) = run(&socket, &["queue", "list", "--json"]);
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&document["data"]["complete"], err.as_str()),
+            (&true.into(), "")
+        );
+        let (code, _, err) = run(&socket, &["trace", "0000100000001"]);
+        assert!(code == Some(3) && err.starts_with("E413 "), "{err}");
+    });
+}
+
+#[test]
+fn a_verdict_begins_when_the_file_was_edited_and_not_when_somebody_looked() {
+    let world = World::new();
+    let path = world.folder.path().join("p.conf");
+    std::fs::write(&path, "").unwrap();
+    // A minute before the clock of this world, and after the verdict before.
+    let edited = NOW - Duration::from_secs(60);
+    let since = std::time::UNIX_EPOCH + Duration::from_micros(edited.0);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(since).unwrap();
+    let mood = Arc::clone(&world.mood);
+    world.serve(move |socket| {
+        let look = || match ask(&socket, &Request::Status) {
+            Reply::Status(status) => (status.verdict, status.verdict_since),
+            reply => panic!("{reply:?}"),
+        };
+        let at = |at: Wall| at.rfc3339().to_string();
+        assert_eq!(look(), ("OK".to_owned(), at(STARTED)));
+        mood.lock().unwrap().edited = true;
+        assert_eq!(look(), ("DEGRADED".to_owned(), at(edited)));
+        assert_eq!(look(), ("DEGRADED".to_owned(), at(edited)));
+    });
+}
+
+#[test]
 fn lists_are_merged_sorted_limited_and_paged_over_all_shards() {
     let world = World::new();
     world.serve(|socket| {
@@ -261,6 +370,7 @@ fn lists_are_merged_sorted_limited_and_paged_over_all_shards() {
         };
         let sizes: Vec<u64> = data.queues.iter().map(|queue| queue.active).collect();
         assert_eq!((sizes, data.more), (vec![192, 191, 190, 182], true));
+        assert_eq!((data.matching, data.messages), (Some(60), Some(5_760)));
 
         let mut ids = Vec::new();
         let mut cursor = None;
@@ -503,7 +613,9 @@ fn metrics_and_health_are_served_and_nothing_else() {
         assert!(page.contains("Content-Type: text/plain; version=0.0.4"));
         assert!(page.contains("\npelton_messages_injected_total 300\n"));
         assert!(page.contains("\npelton_shards_answering 3\n"));
-        assert!(get(address, "/healthz").ends_with("\r\n\r\nok\n"));
+        for path in ["/healthz", "/readyz", "/livez"] {
+            assert!(get(address, path).ends_with("\r\n\r\nok\n"), "{path}");
+        }
         let head = exchange(address, b"HEAD /metrics HTTP/1.0\r\n\r\n");
         assert!(
             head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
@@ -550,6 +662,11 @@ fn health_tells_why_no_mail_is_accepted() {
         page.starts_with("HTTP/1.1 503 ") && page.contains("spool"),
         "{page}"
     );
+    // It takes no mail, but a new start would not help.
+    let page = serve_http(&world, 10, |address| get(address, "/readyz"));
+    assert!(page.starts_with("HTTP/1.1 503 "), "{page}");
+    let page = serve_http(&world, 10, |address| get(address, "/livez"));
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
     world.feel(Mood {
         silent_shard: true,
         ..Mood::default()
@@ -559,6 +676,8 @@ fn health_tells_why_no_mail_is_accepted() {
         page.starts_with("HTTP/1.1 503 ") && page.contains("not every shard"),
         "{page}"
     );
+    let page = serve_http(&world, 10, |address| get(address, "/livez"));
+    assert!(page.starts_with("HTTP/1.1 503 "), "{page}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod changes;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod meaning;
 pub mod output;
 pub mod process;
 pub mod queue;

@@ -485,15 +485,20 @@ pub fn exit_of_write<T>(written: &std::io::Result<T>) -> Option<u8> {
 pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 {
     match result {
         Ok(page) => {
+            // A line of its own has no place for what concerns all of them.
+            let warn = || {
+                for warning in &page.warnings {
+                    eprint_line(&format!("WARN {}", clean(warning)));
+                }
+            };
             let text = match &page.records {
                 Some(records) if lines => {
+                    warn();
                     records.iter().map(|record| format!("{record}\n")).collect()
                 }
                 _ if args.json || lines => format!("{:#}\n", document(&page)),
                 _ => {
-                    for warning in &page.warnings {
-                        eprint_line(&format!("WARN {}", clean(warning)));
-                    }
+                    warn();
                     page.whole_text()
                 }
             };

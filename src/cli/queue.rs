@@ -40,7 +40,14 @@ use crate::types::filter::Filter;
 /// Lines of a list unless told otherwise: a screen.
 const LIMIT_DEFAULT: usize = 40;
 
+const QUEUE_EXAMPLES: &str = "\
+Examples:
+  pelton queue list                                    the largest queues, and what they wait for
+  pelton queue list --where 'age>1h' --messages        messages that have waited for long
+  pelton queue show pool-1 example.com                 one queue whole";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = QUEUE_EXAMPLES)]
 pub struct QueueArgs {
     #[command(subcommand)]
     pub command: QueueCommand,
@@ -56,7 +63,22 @@ pub enum QueueCommand {
     Why(WhyArgs),
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  pelton queue list --where 'domain=example.com'                  the queues of one domain
+  pelton queue list --where 'cause~limit' --limit 1000            by what they wait for
+  pelton queue list --messages --where 'age>1h attempts>2'        messages instead of queues
+  pelton queue list --jsonl | jq -r .domain                       one JSON object a line
+
+The filter: domain binding state code cause age, with --messages also id recipient sender size
+attempts, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what a queue waits for and how
+long that will take, or where nobody knows, how long it has taken.
+
+While a start still reads the spool, what is queued is not all known: a warning on standard error
+says so, and in JSON \"complete\" is false.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = LIST_EXAMPLES)]
 pub struct ListArgs {
     /// Only what matches: domain=example.com binding=a age>10m state=delayed code~4.7
     #[arg(long = "where", value_name = "FILTER", default_value = "")]
@@ -81,7 +103,14 @@ pub struct ListArgs {
     pub output: OutputArgs,
 }
 
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  pelton queue show pool-1 example.com      one queue: what it waits for, as pelton why
+  pelton queue show 0000100000001           one message and all its recipients, as pelton trace
+  pelton queue show 0000100000001-2         only its third recipient";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = SHOW_EXAMPLES)]
 pub struct ShowArgs {
     /// A binding, or the id of a message or batch
     #[arg(value_name = "BINDING|ID")]
@@ -155,7 +184,7 @@ pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, 
         notes,
         reply,
     } = envelope;
-    let (schema, text, data, records, next) = match &reply {
+    let (schema, text, mut data, records, next) = match &reply {
         Reply::Queues(data) => {
             let next = after_queues(data);
             let mut text = queues_text(data, &args.filter, style);
@@ -172,7 +201,10 @@ pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, 
         }
         Reply::Messages(data) => {
             let next = after_messages(data, args);
-            let text = messages_text(data, &args.filter, style);
+            let mut text = messages_text(data, &args.filter, style);
+            if data.messages.is_empty() && !notes.is_empty() {
+                text = "no such message is known yet\n".to_owned();
+            }
             (
                 "pelton.messages/1",
                 text,
@@ -183,6 +215,7 @@ pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, 
         }
         _ => return Err(client::unexpected()),
     };
+    data["complete"] = notes.is_empty().into();
     Ok(Page {
         schema,
         node,
@@ -239,18 +272,30 @@ fn queues_text(data: &QueuesData, filter: &str, style: &Style) -> String {
     let size = |queue: &QueueSummary| queue.active + queue.delayed + queue.in_flight;
     let messages: u64 = data.queues.iter().map(size).sum();
     let mut text = String::new();
-    let more = if data.more {
-        ", the largest; there are more: --limit"
-    } else {
-        ""
-    };
+    let shown = data.queues.len() as u64;
+    let matching = if filter.is_empty() { "" } else { " that match" };
     // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "{} in {}{more}",
-        units::counted(messages, "message"),
-        units::counted(data.queues.len() as u64, "queue"),
-    );
+    let _ = match (data.matching, data.messages) {
+        (Some(all), Some(in_all)) if data.more => writeln!(
+            text,
+            "{} of {} in {} of {}{matching}, the largest; more: --limit",
+            units::grouped(messages),
+            units::counted(in_all, "message"),
+            units::grouped(shown),
+            units::counted(all, "queue"),
+        ),
+        _ => writeln!(
+            text,
+            "{} in {}{matching}{}",
+            units::counted(messages, "message"),
+            units::counted(shown, "queue"),
+            if data.more {
+                ", the largest; more: --limit"
+            } else {
+                ""
+            },
+        ),
+    };
     let mut table = Table::new(&[
         ("DOMAIN", Align::Left),
         ("BINDING", Align::Left),
@@ -271,7 +316,7 @@ fn queues_text(data: &QueuesData, filter: &str, style: &Style) -> String {
             units::grouped(queue.in_flight),
             units::grouped(queue.connections),
             queue.oldest_seconds.map_or("-".to_owned(), age),
-            waits_for(queue),
+            waits_for(queue, style),
             queue
                 .last_failure
                 .as_ref()
@@ -286,10 +331,12 @@ fn age(seconds: u64) -> String {
     units::duration(Duration::from_secs(seconds))
 }
 
-fn waits_for(queue: &QueueSummary) -> String {
-    match queue.cause.as_str() {
-        "" => "-".to_owned(),
-        cause => format!("{cause} {}", age(queue.cause_seconds)),
+/// What for, and for how much longer, as far as that is known; else for how long so far.
+fn waits_for(queue: &QueueSummary, style: &Style) -> String {
+    match (queue.cause.as_str(), &queue.until) {
+        ("", _) => "-".to_owned(),
+        (cause, Some(until)) => format!("{cause}, {} to go", style.until(until)),
+        (cause, None) => format!("{cause}, {} so far", age(queue.cause_seconds)),
     }
 }
 

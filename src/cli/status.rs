@@ -25,7 +25,20 @@ use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 use crate::control::management::protocol::StatusData;
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton status                         verdict, reasons, rates, queues, disk
+  pelton status --fail-on fail          for a health check: exit code 1 if something fails
+  pelton status --json | jq .data.total.gauges
+
+Each WARN and FAIL line ends with the command that looks further. In the line Disk the first figures
+are those of the file system; segments are the files of the spool, and pelton spool info counts the
+empty ones and everything else in its folder too.
+
+Exit codes: 0 done, 1 --fail-on has struck, 2 usage, 4 no engine answers, 5 not allowed.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct StatusArgs {
     #[command(flatten)]
     pub server: ServerArgs,
@@ -210,9 +223,9 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
         units::counted(counters.messages_delayed, "attempt"),
     )?;
     // Segments are made whole before mail fills them: what they take says nothing about how much
-    // mail there is.
+    // mail there is. Empty ones are not among them: pelton spool info has all.
     let kept = format!(
-        "{} live, {} on disk",
+        "{} of messages that wait, in {} of segments with records",
         units::size(gauges.spool_live_bytes),
         units::size(gauges.spool_bytes)
     );
@@ -224,11 +237,12 @@ fn write_details(text: &mut String, status: &StatusData) -> core::fmt::Result {
     };
     writeln!(
         text,
-        "Spool     {}, sync {}, {space}, {kept}, {}",
+        "Spool     {}, sync {}, {}",
         clean(&status.spool.path),
         clean(&status.spool.sync),
         commits(counters.spool_commits, counters.spool_commit_messages),
     )?;
+    writeln!(text, "Disk      {space}; {kept}")?;
     writeln!(
         text,
         "Latency   commit {}, SMTP transaction {}, delivery {}",

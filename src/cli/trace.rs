@@ -18,8 +18,10 @@ use crate::cli::changes::duration;
 use crate::cli::client;
 use crate::cli::client::Places;
 use crate::cli::client::ServerArgs;
+use crate::cli::meaning;
 use crate::cli::output;
 use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::EXIT_NOT_FOUND;
 use crate::cli::output::EXIT_UNREACHABLE;
 use crate::cli::output::EXIT_USAGE;
@@ -49,7 +51,17 @@ const LIMIT_DEFAULT: usize = 20;
 /// message.
 const SINCE_DEFAULT: &str = "7d";
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton trace 0000100000001                by the id that the 250 told
+  pelton trace 0000100000001-2 --smtp       its third recipient, with all transcripts kept
+  pelton trace bob@example.com --since 6h   all messages to an address
+
+Without an engine only the event log is searched. Exit codes: 0 done, 1 nothing is known yet since
+the spool is still being read, 2 usage, 3 nothing is known.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct TraceArgs {
     /// The id of a message or batch, as the 250 told it, or a recipient address
     #[arg(value_name = "ID|ADDRESS")]
@@ -266,19 +278,13 @@ fn page_after(
             life.loss = loss(damage, id, accepted);
         }
     }
+    let incomplete = data.incomplete;
     if lives.is_empty() && rejections.is_empty() {
-        let mut message = format!(
-            "nothing is known of {}: it is not queued, and the event log has nothing of it in the \
-             time searched. Further back: --since 10d",
-            wanted.target
-        );
-        if let Some(loss) = loss(damage, wanted.target, None) {
-            let _ = write!(message, "\n{}", loss_sentence(&loss, style));
-        }
-        for note in &notes {
-            let _ = write!(message, "\nWARN {note}");
-        }
-        return Err(Failure::new(EXIT_NOT_FOUND, "E413", message));
+        let target = wanted.target;
+        return Err(match &incomplete {
+            Some(why) => not_yet(target, why),
+            None => nothing_known(target, loss(damage, target, None), &notes, style),
+        });
     }
     let next = next(&lives);
     let mut text = String::new();
@@ -290,7 +296,8 @@ fn page_after(
         let _ = writeln!(text, "{earlier} {are} left out: --limit, or --json");
     }
     for (id, life) in lives.iter().skip(left_out) {
-        let _ = write_life(&mut text, id, life, wanted.smtp, style);
+        let not_read = incomplete.as_deref();
+        let _ = write_life(&mut text, (id, life), wanted.smtp, not_read, style);
     }
     for event in &rejections {
         let _ = write_rejection(&mut text, event, style);
@@ -301,12 +308,45 @@ fn page_after(
         node,
         at,
         text,
-        data: json!({ "messages": messages, "rejections": rejections }),
+        data: json!({
+            "messages": messages,
+            "rejections": rejections,
+            "complete": incomplete.is_none(),
+        }),
         records: None,
         warnings: notes,
         next: vec![next],
         exit: EXIT_DONE,
     })
+}
+
+fn nothing_known(
+    target: &str,
+    loss: Option<(Change, bool)>,
+    notes: &[String],
+    style: &Style,
+) -> Failure {
+    let mut message = format!(
+        "nothing is known of {target}: it is not queued, and the event log has nothing of it in \
+         the time searched. Further back: --since 10d"
+    );
+    if let Some(loss) = loss {
+        // Writing to a string cannot fail.
+        let _ = write!(message, "\n{}", loss_sentence(&loss, style));
+    }
+    for note in notes {
+        let _ = write!(message, "\nWARN {note}");
+    }
+    Failure::new(EXIT_NOT_FOUND, "E413", message)
+}
+
+/// It may be among what the start has not read yet.
+fn not_yet(target: &str, why: &str) -> Failure {
+    let message = format!(
+        "nothing is known of {target} yet: {why}, and it may be among the rest. Ask again when \
+         pelton status tells of no reading any more"
+    );
+    Failure::new(EXIT_FAILED, "E416", message)
 }
 
 /// Messages in the order of their first event, those without one last; and refusals, which belong
@@ -374,19 +414,22 @@ fn next(lives: &Map<String, Life>) -> Vec<String> {
 
 fn write_life(
     text: &mut String,
-    id: &str,
-    life: &Life,
+    (id, life): (&str, &Life),
     smtp: bool,
+    incomplete: Option<&str>,
     style: &Style,
 ) -> core::fmt::Result {
     let of_event = |member: &str| life.events.iter().find_map(|event| event[member].as_str());
     let of_live = life.live.as_ref().map(|trace| &trace.message);
     let recipient = of_event("raw_rcpt_to").or(of_live.map(|message| message.recipient.as_str()));
     let binding = of_event("binding").or(of_live.map(|message| message.binding.as_str()));
-    let word = state(life).to_uppercase();
+    let word = match (state(life), incomplete) {
+        ("unknown", Some(_)) => "NOT KNOWN YET".to_owned(),
+        (word, _) => word.to_uppercase(),
+    };
     let word = match word.as_str() {
         "DELIVERED" => style.good(&word),
-        "QUEUED" | "UNKNOWN" => style.warn(&word),
+        "QUEUED" | "UNKNOWN" | "NOT KNOWN YET" => style.warn(&word),
         _ => style.fail(&word),
     };
     writeln!(
@@ -404,9 +447,16 @@ fn write_life(
     }
     match (&life.live, state(life)) {
         (Some(trace), "queued") => write_live(text, trace, smtp, style),
-        (_, "unknown") => match &life.loss {
-            Some(loss) => writeln!(text, "now          {}", loss_sentence(loss, style)),
-            None => writeln!(
+        (_, "unknown") => match (&life.loss, incomplete) {
+            (Some(loss), why) if loss.1 || why.is_none() => {
+                writeln!(text, "now          {}", loss_sentence(loss, style))
+            }
+            (_, Some(why)) => writeln!(
+                text,
+                "now          most likely queued, and not read back yet: {}",
+                clean(why)
+            ),
+            (_, None) => writeln!(
                 text,
                 "now          not queued and no end recorded: it ended moments ago, or before the \
                  time searched"
@@ -489,8 +539,11 @@ fn write_event(text: &mut String, event: &Value, style: &Style) -> core::fmt::Re
     if let Some(due) = event["next_attempt"].as_str() {
         write!(text, "; next {}", style.clock(due))?;
     }
-    text.push('\n');
-    Ok(())
+    let account = format!("{internal}{}", member("raw_reason"));
+    match meaning::of(&account) {
+        Some(meaning) => writeln!(text, "\n             that is: {meaning}"),
+        None => writeln!(text),
+    }
 }
 
 /// The clock time with milliseconds.
@@ -510,6 +563,9 @@ fn write_live(
     writeln!(text, "now          {}", clean(&trace.sentence))?;
     if let Some(reply) = &trace.last_reply {
         writeln!(text, "last reply   \"{}\"", clean(reply))?;
+        if let Some(meaning) = meaning::of(reply) {
+            writeln!(text, "             that is: {meaning}")?;
+        }
     }
     if let Some(due) = &message.due {
         let attempt = message.attempts + 1;

@@ -1,6 +1,8 @@
 //! `pelton why DOMAIN`: what its mail waits for, since when, until when, and what the receiver
 //! said.
 
+mod verdict;
+
 use core::fmt::Write;
 use core::time::Duration;
 
@@ -9,6 +11,7 @@ use clap::Args;
 use crate::base::units;
 use crate::cli::client;
 use crate::cli::client::ServerArgs;
+use crate::cli::meaning;
 use crate::cli::output;
 use crate::cli::output::EXIT_DONE;
 use crate::cli::output::EXIT_NOT_FOUND;
@@ -28,7 +31,20 @@ use crate::engine::query::Transcript;
 /// Queues told in full; a domain rarely has more bindings with mail waiting.
 const QUEUES_SHOWN_MAX: usize = 20;
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton why example.com                    all queues of the domain, a verdict first
+  pelton why example.com --binding pool-1   only the one of this binding
+  pelton why example.com --json | jq -r .data.verdict
+
+Verdicts: IDLE, DELIVERING, DELAYED (waits for another attempt), DEFERRED (no attempt has succeeded
+yet), FAILING (no host can be reached), LIMITED, SUSPENDED, WAITING.
+
+Exit codes: 0 done, 1 the spool is still being read, 3 no queue for this domain, 4 no engine
+answers.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct WhyArgs {
     /// The recipient domain
     pub domain: String,
@@ -80,7 +96,17 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
     }
     let filter = format!("domain={}", why.domain);
     let next = command(&["pelton", "queue", "list", "--messages", "--where", &filter]);
-    let mut text = String::new();
+    let verdict = verdict::of(&why, style);
+    let word = match verdict.word {
+        "IDLE" | "DELIVERING" => style.good(verdict.word),
+        "FAILING" => style.fail(verdict.word),
+        word => style.warn(word),
+    };
+    let mut text = format!("{} {word}: {}\n", clean(&why.domain), verdict.sentence);
+    let mut data = serde_json::to_value(&why).unwrap_or_default();
+    data["verdict"] = verdict.word.to_lowercase().into();
+    data["verdict_sentence"] = verdict.sentence.into();
+    data["complete"] = notes.is_empty().into();
     for queue in why.queues.iter().take(QUEUES_SHOWN_MAX) {
         // Writing to a string cannot fail.
         let _ = write_queue(&mut text, queue, style);
@@ -98,7 +124,7 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
         node,
         at,
         text,
-        data: serde_json::to_value(&why).unwrap_or_default(),
+        data,
         records: None,
         warnings: notes,
         next: vec![next],
@@ -191,7 +217,11 @@ fn write_reply(
         units::counted(reply.count, "time"),
         style.clock(&reply.first_at),
         style.age(&reply.last_at),
-    )
+    )?;
+    match meaning::of(&reply.reply) {
+        Some(meaning) => writeln!(text, "          that is: {meaning}"),
+        None => Ok(()),
+    }
 }
 
 /// The shares of the causes in the time waited, the largest first.

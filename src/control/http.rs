@@ -1,6 +1,6 @@
-//! The HTTP listener: `/metrics` and `/healthz`, for machines that watch. A small HTTP/1.1 server
-//! that would rather refuse than guess: whatever could be read in two ways is answered 400 and the
-//! connection ends.
+//! The HTTP listener: `/metrics`, `/readyz` and `/livez`, for machines that watch. A small HTTP/1.1
+//! server that would rather refuse than guess: whatever could be read in two ways is answered 400
+//! and the connection ends.
 //!
 //! Invariants: connections, head bytes, header fields, body bytes and every wait are bounded; no
 //! request changes anything; nothing of a request is ever sent back.
@@ -175,15 +175,22 @@ async fn linger(stream: &mut TcpStream) {
 
 async fn respond(head: &Head, surroundings: &Surroundings) -> Response {
     let path = head.target.split('?').next().unwrap_or_default();
-    let known = matches!(path, "/metrics" | "/healthz");
+    let known = matches!(path, "/metrics" | "/healthz" | "/readyz" | "/livez");
     match (path, head.method.as_str()) {
         ("/metrics", "GET" | "HEAD") => metrics_page(surroundings).await,
-        ("/healthz", "GET" | "HEAD") => health(surroundings).await,
+        // The older name of it, which load balancers know.
+        ("/healthz" | "/readyz", "GET" | "HEAD") => ready(surroundings).await,
+        ("/livez", "GET" | "HEAD") => alive(surroundings).await,
         _ if known => Response {
             allow: true,
             ..Response::error(405, "E503", "GET and HEAD only", surroundings)
         },
-        _ => Response::error(404, "E502", "see /metrics and /healthz", surroundings),
+        _ => Response::error(
+            404,
+            "E502",
+            "see /metrics, /readyz and /livez",
+            surroundings,
+        ),
     }
 }
 
@@ -207,7 +214,7 @@ async fn metrics_page(surroundings: &Surroundings) -> Response {
 }
 
 /// 200 while mail is accepted, else 503 with the reason.
-async fn health(surroundings: &Surroundings) -> Response {
+async fn ready(surroundings: &Surroundings) -> Response {
     let (total, shards) = surroundings.stats().await;
     let gauges = &total.gauges;
     let unwell = |message: &str| Response::error(503, "E505", message, surroundings);
@@ -219,6 +226,16 @@ async fn health(surroundings: &Surroundings) -> Response {
         unwell(&format!("no mail is accepted: {}", gauges.admission_closed))
     } else {
         Response::text("ok\n")
+    }
+}
+
+/// 200 while every shard answers: of one that does not a new start may make an end, of a full disk
+/// it does not.
+async fn alive(surroundings: &Surroundings) -> Response {
+    let (_, shards) = surroundings.stats().await;
+    match (shards.len() as u64) < (surroundings.facts)().shards {
+        true => Response::error(503, "E505", "not every shard answers", surroundings),
+        false => Response::text("ok\n"),
     }
 }
 

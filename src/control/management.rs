@@ -176,9 +176,10 @@ impl Server {
 
     /// Serves until dropped; with it go its clients. Runs on a tokio runtime with time and IO.
     pub async fn serve(self, surroundings: Arc<Surroundings>) {
+        let started = (surroundings.facts)().started;
         let desk = Arc::new(Desk {
             surroundings,
-            sampler: Mutex::default(),
+            sampler: Mutex::new(sampler::Sampler::since(started)),
             on_disk: Mutex::default(),
         });
         let mut clients = JoinSet::new();
@@ -264,7 +265,7 @@ impl Desk {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let status = self.observe(on_disk).await;
+        let status = self.observe(on_disk, None).await;
         // A shard that is missing would look like mail that never was.
         if status.per_shard.len() as u64 == status.shards {
             self.sampler()
@@ -326,7 +327,8 @@ impl Desk {
         by: &str,
         notes: &mut Vec<String>,
     ) -> Result<Reply, ErrorData> {
-        notes.extend(self.still_reading(&request));
+        let incomplete = self.not_all_known(&request).await;
+        notes.extend(incomplete.clone());
         match request {
             Request::Status => Ok(Reply::Status(Box::new(self.status().await))),
             Request::Queues { filter, limit } => {
@@ -364,6 +366,7 @@ impl Desk {
                 Ok(Reply::Trace(TraceData {
                     messages,
                     event_log,
+                    incomplete,
                 }))
             }
             Request::Reload => match (self.surroundings.reload)(by.to_owned()).await {
@@ -404,8 +407,9 @@ impl Desk {
         Ok(Reply::Why(WhyData { domain, queues }))
     }
 
-    /// Why what is told of queued mail is not all of it.
-    fn still_reading(&self, request: &Request) -> Option<String> {
+    /// Why what is told of queued mail is not all of it. Asked before the queues are, so that what
+    /// is over by then is in what they tell.
+    async fn not_all_known(&self, request: &Request) -> Option<String> {
         let of_queued_mail = matches!(
             request,
             Request::Queues { .. }
@@ -413,12 +417,23 @@ impl Desk {
                 | Request::Why { .. }
                 | Request::Trace { .. }
         );
-        let (read, all) = (self.surroundings.facts)().reading?;
-        let all = units::counted(all as u64, "segment");
-        of_queued_mail.then(|| {
-            format!(
+        if !of_queued_mail {
+            return None;
+        }
+        if let Some((read, all)) = (self.surroundings.facts)().reading {
+            let all = units::counted(all as u64, "segment");
+            return Some(format!(
                 "the start still reads the spool back, {read} of {all}: what is queued is not all \
                  known yet"
+            ));
+        }
+        let returning = self.surroundings.stats().await.0.gauges.queue_returning;
+        let left = units::counted(returning, "message");
+        (returning > 0).then(|| {
+            format!(
+                "{left} of the last run {} on the way into the queues: what is queued is not all \
+                 known yet",
+                units::are(returning)
             )
         })
     }
@@ -492,12 +507,21 @@ impl Desk {
 
     async fn status(&self) -> StatusData {
         let on_disk = (self.surroundings.config_on_disk)();
-        *self.on_disk.lock().unwrap_or_else(PoisonError::into_inner) = on_disk.clone();
-        self.observe(on_disk).await
+        let before = {
+            let mut known = self.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+            core::mem::replace(&mut *known, on_disk.clone())
+        };
+        // The file is read when somebody asks, and tells when that began.
+        let edited = (before != on_disk).then(|| {
+            let facts = (self.surroundings.facts)();
+            Some(modified(&facts.config_file)?.max(facts.config_loaded))
+        });
+        let edited = edited.flatten();
+        self.observe(on_disk, edited).await
     }
 
-    /// How things stand, if the configuration file is as told.
-    async fn observe(&self, on_disk: ConfigOnDisk) -> StatusData {
+    /// How things stand, if the configuration file is as told, since `edited` if that is new.
+    async fn observe(&self, on_disk: ConfigOnDisk, edited: Option<Wall>) -> StatusData {
         // In this order: what is over by now is in what the shards answer.
         let facts = (self.surroundings.facts)();
         let (total, per_shard) = self.surroundings.stats().await;
@@ -543,11 +567,18 @@ impl Desk {
         status.verdict = word.to_owned();
         status.verdict_since = self
             .sampler()
-            .verdict_since(now, word)
+            .verdict_since(now, word, edited.unwrap_or(now))
             .rfc3339()
             .to_string();
         status
     }
+}
+
+/// When a file was changed last.
+fn modified(path: &str) -> Option<Wall> {
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Wall(u64::try_from(since.as_micros()).ok()?))
 }
 
 fn usage(message: String) -> ErrorData {

@@ -49,13 +49,29 @@ pub enum TraceTarget {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     Status(Box<ShardStats>),
-    Queues(Vec<QueueSummary>),
+    Queues(FoundQueues),
     Messages {
         messages: Vec<MessageSummary>,
         next: Option<u64>,
     },
     Why(Vec<QueueDetail>),
     Trace(Vec<MessageTrace>),
+}
+
+/// The largest queues that match, and how many do.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct FoundQueues {
+    pub largest: Vec<QueueSummary>,
+    /// Listed or not.
+    pub matching: u64,
+    /// Messages in them.
+    pub messages: u64,
+}
+
+impl FoundQueues {
+    pub fn iter(&self) -> core::slice::Iter<'_, QueueSummary> {
+        self.largest.iter()
+    }
 }
 
 /// One (binding, domain) queue in a list.
@@ -77,6 +93,9 @@ pub struct QueueSummary {
     /// What it waits for now, see [`QueueDetail::causes`].
     pub cause: String,
     pub cause_seconds: u64,
+    /// When that is expected to end, RFC 3339; null when nothing is timed.
+    #[serde(default)]
+    pub until: Option<String>,
     pub last_failure: Option<LastReply>,
 }
 

@@ -28,11 +28,15 @@ pub fn status(answers: Vec<Answer>) -> (ShardStats, Vec<ShardStats>) {
 
 /// The largest queues of all shards. The stripes of one pair become one line.
 pub fn queues(answers: Vec<Answer>, limit: usize) -> QueuesData {
-    let of_queues = |answer| match answer {
-        Answer::Queues(queues) => queues,
-        _ => Vec::new(),
-    };
-    let mut all: Vec<QueueSummary> = answers.into_iter().flat_map(of_queues).collect();
+    let (mut all, mut matching, mut messages) = (Vec::<QueueSummary>::new(), 0u64, 0);
+    for answer in answers {
+        if let Answer::Queues(found) = answer {
+            all.extend(found.largest);
+            matching += found.matching;
+            messages += found.messages;
+        }
+    }
+    let stripes = all.len();
     all.sort_by(|a, b| pair(a).cmp(&pair(b)).then(a.shard.cmp(&b.shard)));
     all.dedup_by(|stripe, first| {
         let same = pair(stripe) == pair(first);
@@ -42,11 +46,14 @@ pub fn queues(answers: Vec<Answer>, limit: usize) -> QueuesData {
         same
     });
     all.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| pair(a).cmp(&pair(b))));
+    let matching = matching.saturating_sub((stripes - all.len()) as u64);
     let more = all.len() > limit;
     all.truncate(limit);
     QueuesData {
         queues: all,
         more,
+        matching: Some(matching),
+        messages: Some(messages),
         queued_in_all: None,
     }
 }
@@ -72,6 +79,7 @@ fn add_stripe(first: &mut QueueSummary, stripe: &mut QueueSummary) {
     if stripe.cause_seconds > first.cause_seconds {
         first.cause_seconds = stripe.cause_seconds;
         first.cause = core::mem::take(&mut stripe.cause);
+        first.until = stripe.until.take();
     }
     let last = |queue: &QueueSummary| queue.last_failure.as_ref().map(|f| f.last_at.clone());
     if last(stripe) > last(first) {
@@ -206,6 +214,7 @@ fn complete(first: &mut MessageTrace, other: &mut MessageTrace) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::query::FoundQueues;
 
     fn queue(binding: &str, domain: &str, shard: u8, active: u64) -> QueueSummary {
         QueueSummary {
@@ -222,8 +231,15 @@ mod tests {
 
     #[test]
     fn queues_are_sorted_by_size_and_stripes_are_one() {
-        let one = Answer::Queues(vec![queue("a", "x", 0, 5), queue("a", "z", 0, 1)]);
-        let two = Answer::Queues(vec![queue("b", "x", 1, 5), queue("a", "z", 1, 6)]);
+        let found = |largest: Vec<QueueSummary>| {
+            Answer::Queues(FoundQueues {
+                matching: largest.len() as u64,
+                messages: largest.iter().map(|it| it.active).sum(),
+                largest,
+            })
+        };
+        let one = found(vec![queue("a", "x", 0, 5), queue("a", "z", 0, 1)]);
+        let two = found(vec![queue("b", "x", 1, 5), queue("a", "z", 1, 6)]);
         for answers in [vec![one.clone(), two.clone()], vec![two, one]] {
             let merged = queues(answers, 2);
             let shown: Vec<_> = merged.queues.iter().map(|q| (pair(q), q.active)).collect();
@@ -231,6 +247,7 @@ mod tests {
             assert_eq!(merged.queues[0].cause, "cause 1");
             assert_eq!(merged.queues[0].oldest_seconds, Some(6));
             assert!(merged.more);
+            assert_eq!((merged.matching, merged.messages), (Some(3), Some(17)));
         }
     }
 

@@ -190,6 +190,11 @@ pub struct QueuesData {
     pub queues: Vec<QueueSummary>,
     /// There are more than were asked for.
     pub more: bool,
+    /// Queues that match, listed or not, and the messages in them; null from an older engine.
+    #[serde(default)]
+    pub matching: Option<u64>,
+    #[serde(default)]
+    pub messages: Option<u64>,
     /// Messages that wait in all queues, whatever was asked for; null from an older engine.
     #[serde(default)]
     pub queued_in_all: Option<u64>,
@@ -217,6 +222,9 @@ pub struct TraceData {
     pub messages: Vec<MessageTrace>,
     /// The folder of the event log: messages that are done live on there.
     pub event_log: String,
+    /// Why there may be more than these, as long as a start reads the spool back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

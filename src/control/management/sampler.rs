@@ -31,9 +31,18 @@ struct Sample {
 pub struct Sampler {
     samples: VecDeque<Sample>,
     verdict: Option<(&'static str, Wall)>,
+    started: Wall,
 }
 
 impl Sampler {
+    /// Of a process that started then.
+    pub fn since(started: Wall) -> Sampler {
+        Sampler {
+            started,
+            ..Sampler::default()
+        }
+    }
+
     pub fn sample(&mut self, at: Wall, total: &ShardStats) {
         // A clock that was set back would give rates from the future.
         self.samples.retain(|sample| sample.at < at);
@@ -66,15 +75,18 @@ impl Sampler {
         }
     }
 
-    /// Since when the verdict is this one.
-    pub fn verdict_since(&mut self, at: Wall, verdict: &'static str) -> Wall {
-        match self.verdict {
+    /// Since when the verdict is this one. If it is another than before, it is so since `began`,
+    /// but no longer than since the one before began.
+    pub fn verdict_since(&mut self, at: Wall, verdict: &'static str, began: Wall) -> Wall {
+        let since = match self.verdict {
             Some((same, since)) if same == verdict => since,
-            _ => {
-                self.verdict = Some((verdict, at));
-                at
-            }
-        }
+            Some((_, before)) if began > before => began.min(at),
+            Some(_) => at,
+            // What there is to say at the first look has been so since the start.
+            None => self.started.min(at),
+        };
+        self.verdict = Some((verdict, since));
+        since
     }
 }
 
@@ -122,11 +134,14 @@ mod tests {
 
     #[test]
     fn a_verdict_has_a_beginning() {
-        let mut sampler = Sampler::default();
         let at = Wall::from_secs;
-        assert_eq!(sampler.verdict_since(at(1), "OK"), at(1));
-        assert_eq!(sampler.verdict_since(at(9), "OK"), at(1));
-        assert_eq!(sampler.verdict_since(at(10), "DEGRADED"), at(10));
-        assert_eq!(sampler.verdict_since(at(11), "OK"), at(11));
+        let mut sampler = Sampler::since(at(1));
+        let mut since = |now, word, began| sampler.verdict_since(at(now), word, at(began));
+        assert_eq!(since(2, "OK", 2), at(1));
+        assert_eq!(since(9, "OK", 9), at(1));
+        assert_eq!(since(20, "DEGRADED", 12), at(12), "seen late");
+        assert_eq!(since(21, "DEGRADED", 21), at(12));
+        assert_eq!(since(30, "OK", 12), at(30), "not before the one before");
+        assert_eq!(since(40, "FAILING", 99), at(40), "nor in the future");
     }
 }

@@ -7,8 +7,8 @@ use crate::config::Query as ConfigQuery;
 use crate::engine::Common;
 use crate::engine::owner::{Limit, Link, Owner, Way};
 use crate::engine::query::{
-    CauseSeconds, HostState, LastReply, LimitState, MessageSummary, MessageTrace, QueueDetail,
-    QueueSummary, TraceTarget,
+    CauseSeconds, FoundQueues, HostState, LastReply, LimitState, MessageSummary, MessageTrace,
+    QueueDetail, QueueSummary, TraceTarget,
 };
 use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
 use crate::types::filter::{Facts, Field, Filter, States};
@@ -40,7 +40,7 @@ impl Owner {
         common: &Common,
         filter: &Filter,
         limit: usize,
-    ) -> Vec<QueueSummary> {
+    ) -> FoundQueues {
         let mut found = Vec::new();
         let mut cursor = 0;
         loop {
@@ -62,11 +62,15 @@ impl Owner {
             })
         };
         found.sort_by_cached_key(|queue| core::cmp::Reverse(size(queue)));
+        let (matching, messages) = (found.len() as u64, found.iter().map(size).sum());
         found.truncate(limit);
-        found
-            .into_iter()
-            .filter_map(|queue| self.summary(now, common, queue))
-            .collect()
+        let largest = found.into_iter();
+        let largest = largest.filter_map(|queue| self.summary(now, common, queue));
+        FoundQueues {
+            largest: largest.collect(),
+            matching,
+            messages,
+        }
     }
 
     fn queue_matches(&self, now: Now, view: &QueueView<'_>, filter: &Filter) -> bool {
@@ -119,6 +123,9 @@ impl Owner {
             oldest_seconds: view.oldest_age(now).map(|age| age.as_secs()),
             cause: waiting.cause.as_str().to_string(),
             cause_seconds: now.mono.since(waiting.since).as_secs(),
+            until: self
+                .until(&view)
+                .map(|it| now.wall_of(it).rfc3339().to_string()),
             last_failure: failure.map(last_reply),
         })
     }
@@ -151,10 +158,7 @@ impl Owner {
             cause: cause.as_str().to_string(),
             seconds: waiting.spent(now, *cause).as_secs_f64(),
         };
-        let until = waiting
-            .until
-            .or(view.rests_until())
-            .or_else(|| self.next_due(queue));
+        let until = self.until(&view);
         Some(QueueDetail {
             summary: self.summary(now, common, queue)?,
             sentence: sentence(now, &view, link, until),
@@ -174,6 +178,13 @@ impl Owner {
             limits: limits(common, link, waiting.cause),
             transcript: self.recorder.of_queue(&link.binding, &link.domain),
         })
+    }
+
+    /// When what a queue waits for is expected to end, if that is known.
+    fn until(&self, view: &QueueView<'_>) -> Option<Mono> {
+        let timed = view.waiting().until.or(view.rests_until());
+        let delayed = view.waiting().cause == Cause::Backoff;
+        timed.or_else(|| delayed.then(|| self.next_due(view.id())).flatten())
     }
 
     /// When the first delayed message of a queue is due.
