@@ -53,13 +53,24 @@ fn pelton(arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn broken() -> Vec<PathBuf> {
-    let entries = fs::read_dir(GOLDEN).expect("the golden folder");
+    configurations(GOLDEN)
+}
+
+fn configurations(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
     let paths = entries.map(|it| it.expect("an entry").path());
     let mut paths: Vec<PathBuf> = paths
         .filter(|it| it.extension().is_some_and(|it| it == "conf"))
         .collect();
     paths.sort();
     paths
+}
+
+#[test]
+fn whatever_looks_like_an_example_is_one() {
+    let mut examples = EXAMPLES.map(PathBuf::from);
+    examples.sort();
+    assert_eq!(configurations("config"), examples);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -80,11 +81,18 @@ impl Place {
     }
 
     fn serve(&self) -> Engine {
+        self.serve_for(None)
+    }
+
+    /// With a supervisor that listens on this socket.
+    fn serve_for(&self, supervisor: Option<&Path>) -> Engine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pelton"));
         command
             .arg("serve")
             .arg("--config")
-            .arg(self.path("p.conf"));
+            .arg(self.path("p.conf"))
+            .env_remove("NOTIFY_SOCKET");
+        command.envs(supervisor.map(|path| ("NOTIFY_SOCKET", path)));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let mut line = String::new();
@@ -148,11 +156,15 @@ struct Engine {
 }
 
 impl Engine {
-    /// Stops it; what it logged.
-    fn stop(mut self) -> String {
+    fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a pid");
         // SAFETY: the call takes numbers; the child has not been waited for, so the pid is its own.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        unsafe { libc::kill(pid, signal) };
+    }
+
+    /// Stops it; what it logged.
+    fn stop(mut self) -> String {
+        self.signal(libc::SIGTERM);
         let mut log = String::new();
         let mut stderr = self.child.stderr.take().expect("a pipe");
         stderr.read_to_string(&mut log).expect("UTF-8");
@@ -182,6 +194,77 @@ fn a_start_that_fails_leaves_nothing_behind() {
         "{err}"
     );
     drop(taken);
+}
+
+#[test]
+fn a_supervisor_hears_of_the_start_of_reloads_and_of_the_end() {
+    let place = Place::new();
+    place.configure(&place.path("spool"), "");
+    let path = place.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    let heard = || {
+        let mut bytes = [0; 500];
+        let count = socket.recv(&mut bytes).expect("word of it");
+        text(&bytes[..count])
+    };
+    let engine = place.serve_for(Some(&path));
+    let ready = format!("READY=1\nSTATUS=takes mail on {}", place.address);
+    assert_eq!(heard(), ready);
+    engine.signal(libc::SIGHUP);
+    let reloading = heard();
+    let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let since = since.and_then(|it| it.parse::<u64>().ok());
+    assert!(since.is_some_and(|it| it > 0), "{reloading:?}");
+    assert_eq!(heard(), ready);
+    engine.stop();
+    let end = heard();
+    assert!(end.starts_with("STOPPING=1\nSTATUS=stopping: "), "{end:?}");
+    // One that is not there holds nothing up, and is told of.
+    let log = place.serve_for(Some(&place.path("nobody"))).stop();
+    assert!(log.contains("WARN NOTIFY_SOCKET "), "{log}");
+}
+
+#[test]
+fn a_start_says_where_everything_is_and_what_became_of_the_last_run() {
+    let place = Place::new();
+    let spool = place.path("spool");
+    let http = free_address();
+    let listens = format!("HTTP_Listener {{ Listen \"{http}\" {{ }} }}");
+    place.configure(&spool, &listens);
+    let log = place.serve().stop();
+    let line = log.lines().find(|it| it.contains(" info started: "));
+    let line = line.unwrap_or_default();
+    let base = spool.display();
+    for told in [
+        format!("config {} (", place.path("p.conf").display()),
+        format!(
+            ", spool {base}, event log {base}/events, SMTP on {}",
+            place.address
+        ),
+        format!(", HTTP on {http}, commands over {base}/pelton.sock, 1 shard"),
+    ] {
+        assert!(line.contains(&told), "{told}: {log}");
+    }
+    let kinds = || {
+        let out = place.says(&["changes", "--jsonl"]);
+        let kind = |line: &str| {
+            let change: serde_json::Value = serde_json::from_str(line).expect("an object");
+            change["kind"].as_str().expect("a kind").to_owned()
+        };
+        out.lines().map(kind).collect::<Vec<_>>()
+    };
+    // A run that was told to end has left nothing to tell.
+    let mut engine = place.serve();
+    assert_eq!(kinds(), ["start", "stop", "start"]);
+    engine.child.kill().expect("it runs");
+    engine.child.wait().expect("it ends");
+    let engine = place.serve();
+    assert_eq!(kinds(), ["start", "stop", "start", "crash", "start"]);
+    let told = "the last run ended without notice: it was killed, crashed or lost power";
+    let changes = place.says(&["changes"]);
+    assert!(changes.contains(told), "{changes}");
+    engine.stop();
 }
 
 #[test]

@@ -48,6 +48,10 @@ const NOTICES_TOLD_MAX: usize = 256;
 /// How long the shards may take to say what a reload did to the queued mail.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// What the journal says of a run without an end, before the start that found it.
+const CUT_OFF: &str = "the last run ended without notice: it was killed, crashed or lost power; \
+                       what was on the wire then may come twice";
+
 /// Requests to the switchboard that may wait.
 const REQUESTS_MAX: usize = 256;
 
@@ -195,6 +199,8 @@ struct Boot {
     reading: Arc<Progress>,
     /// See [`startup::CleanEnd::doubt`].
     doubt: Option<Wall>,
+    /// The run before this one has not come to its end.
+    cut_off: bool,
 }
 
 struct Running {
@@ -244,6 +250,7 @@ impl Process {
             start: spool.starts,
             reading: recovery.progress(),
             doubt: recovery.doubt,
+            cut_off: recovery.cut_off,
         };
         let state = State::new(options, boot, &damage, clock, requests)?;
         let (ports, port) = mesh::build(shards);
@@ -361,6 +368,9 @@ impl State {
         let version = env!("CARGO_PKG_VERSION");
         let text = format!("version {version}, config {}", config.short_digest());
         // The journal tells of the past; the engine runs without it.
+        if boot.cut_off {
+            let _ = journal.append(now, "crash", "pelton", CUT_OFF);
+        }
         let _ = journal.append(now, "start", "pelton", &text);
         journal.append_damage(now, damage);
         let running = Mutex::new(Running {

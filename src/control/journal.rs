@@ -38,7 +38,7 @@ const DAMAGE_TOLD_MAX: usize = 1_000;
 pub struct Change {
     /// RFC 3339, UTC.
     pub at: String,
-    /// What kind: `start`, `stop`, `config`, `operator`, `limit`, `spool`, ..
+    /// What kind: `start`, `stop`, `crash`, `config`, `operator`, `limit`, `spool`, ..
     pub kind: String,
     /// Who did it: `uid 0`, `signal`, `pelton`.
     pub by: String,

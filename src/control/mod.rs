@@ -8,4 +8,5 @@ pub mod management;
 pub mod metrics;
 pub mod reading;
 pub mod startup;
+pub mod supervisor;
 pub mod switchboard;

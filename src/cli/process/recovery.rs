@@ -36,6 +36,8 @@ pub(super) struct Recovery {
     /// Damage that was told at the beginning already, one sentence each.
     told: Vec<String>,
     last_run_ended_clean: bool,
+    /// There was a run before, and it has not come to its end.
+    pub cut_off: bool,
     /// See [`CleanEnd::doubt`].
     pub doubt: Option<Wall>,
     began: Now,
@@ -100,6 +102,7 @@ impl Recovery {
             progress,
             told,
             last_run_ended_clean,
+            cut_off: !last_run_ended_clean && spool.starts > 1,
             doubt,
             began,
             clock,
