@@ -9,6 +9,7 @@ use crate::deliver::session::{Event, Job, JobId, Piece, Reach, RecipientToken, S
 use crate::engine::Turn;
 use crate::engine::io::{Action, DialError, Level};
 use crate::engine::owner::ending::Answered;
+use crate::engine::owner::openings::Opening;
 use crate::engine::owner::{OpenJob, Outgoing, Owner, Timer, Way, conn_id};
 use crate::engine::recorder::Flight;
 use crate::queue::{Cause, EntryId, QueueId};
@@ -208,6 +209,7 @@ impl Owner {
 
     /// The session may have something to send or another deadline: seen to at the end of the turn.
     fn touch(&mut self, key: Key) {
+        self.rate(key);
         if let Some(outgoing) = self.outgoing.get_mut(key)
             && !core::mem::replace(&mut outgoing.touched, true)
         {
@@ -240,10 +242,11 @@ impl Owner {
             if !core::mem::replace(&mut outgoing.over, true) {
                 turn.out.push(Action::Abort { conn });
             }
-            return;
+            return self.rate(key);
         }
         let deadline = outgoing.session.deadline();
         self.set_timer(key, deadline);
+        self.rate(key);
     }
 
     /// The timer of a connection only ever moves to an earlier moment; one that fires too early
@@ -417,6 +420,7 @@ impl Owner {
 
     /// The end of a connection: its places under all limits are free again.
     fn remove(&mut self, turn: &mut Turn<'_>, key: Key) {
+        self.set_opening(key, Opening::Nothing);
         let Some(outgoing) = self.outgoing.remove(key) else {
             return;
         };

@@ -8,6 +8,7 @@
 
 mod conversation;
 mod ending;
+mod openings;
 mod pump;
 mod slots;
 pub mod view;
@@ -29,6 +30,7 @@ use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
+use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::slots::{Lines, Places};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
@@ -57,6 +59,7 @@ struct Link {
     /// Connections being opened, and all of them.
     dialing: u32,
     connections: Vec<Key>,
+    openings: Openings,
     /// Batches whose body is back, ahead of what the queue holds.
     ready: VecDeque<OpenJob>,
     fetching: u32,
@@ -88,6 +91,8 @@ struct Outgoing {
     proved: bool,
     /// The session is over; the surroundings still have to say that the connection is closed.
     over: bool,
+    /// As its queue knows it, and where among those that are like it.
+    opening: (Opening, u32),
     jobs: Vec<OpenJob>,
     timer: Option<(Mono, TimerKey)>,
     places: Places,
@@ -417,6 +422,7 @@ impl Link {
             plan: Way::Unknown,
             dialing: 0,
             connections: Vec::new(),
+            openings: Openings::default(),
             ready: VecDeque::new(),
             fetching: 0,
             trying_since: None,

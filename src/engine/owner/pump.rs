@@ -12,6 +12,7 @@ use crate::deliver::route::{Host, Plan, Planned, plan};
 use crate::deliver::session::Session;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
+use crate::engine::owner::openings::Opening;
 use crate::engine::owner::slots::{Bound, Limit, Places};
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
@@ -47,6 +48,7 @@ impl Owner {
         if link.settings.delivery.blackhole != Blackhole::Off {
             self.discard(turn, queue);
         } else if !link.settings.suspended && !turn.common.draining {
+            debug_assert!(self.knows_openings(queue), "no connection changes unseen");
             self.feed(turn, queue);
             self.open_more(turn, queue);
         }
@@ -72,27 +74,8 @@ impl Owner {
     /// Gives work to every connection that can take some, the least busy first.
     fn feed(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         loop {
-            let Some(link) = self.links.get(&queue) else {
-                return;
-            };
-            let mut best: Option<(usize, _)> = None;
-            for key in &link.connections {
-                let Some(outgoing) = self.outgoing.get(*key) else {
-                    continue;
-                };
-                let busy = outgoing.jobs.len();
-                // The first message goes alone: a host that answers once too often is found out
-                // while nothing is behind it that a surplus reply could be taken for.
-                let proved = busy == 0 || outgoing.proved;
-                let can = proved && outgoing.open && !outgoing.over && outgoing.session.can_start();
-                if can && best.is_none_or(|(least, _)| busy < least) {
-                    best = Some((busy, *key));
-                    if busy == 0 {
-                        break;
-                    }
-                }
-            }
-            let Some((_, key)) = best else { return };
+            let best = self.links.get(&queue).and_then(|link| link.openings.best());
+            let Some(key) = best else { return };
             let Some(job) = self.take_job(turn, queue) else {
                 return;
             };
@@ -206,11 +189,7 @@ impl Owner {
         let max = link.settings.delivery.max_outbound_connections;
         let load = active + view.count(State::InFlight) as usize;
         let goal = connection_goal(link.settings.aggressiveness, load, max);
-        let is_free = |key| {
-            let found = self.outgoing.get(key);
-            found.is_some_and(|it| !it.over && (!it.open || it.session.can_start()))
-        };
-        let free = link.connections.iter().filter(|key| is_free(**key)).count() as u32;
+        let free = link.openings.count() + link.dialing;
         let existing = link.connections.len() as u32;
         // Until a host has answered, one connection finds out whether it does; then as many more
         // as are open. A thousand queues whose hosts are down cost a thousand attempts, not as
@@ -388,6 +367,7 @@ impl Owner {
             touched: false,
             proved: false,
             over: false,
+            opening: (Opening::Nothing, 0),
             jobs: Vec::new(),
             timer: None,
             places,
@@ -480,5 +460,8 @@ fn process_bound(turn: &Turn<'_>) -> Bound {
 impl Link {
     pub(super) fn drop_connection(&mut self, key: crate::base::slab::Key) {
         self.connections.retain(|known| *known != key);
+        if self.connections.is_empty() {
+            self.openings.release();
+        }
     }
 }
