@@ -654,8 +654,12 @@ fn the_mail_of_a_domain_has_a_verdict() {
              0 delivered, 0 bounced, 0 attempts deferred",
         ),
         (
+            vec![queue("idle", 0, (9, 0, 2))],
+            "IDLE: nothing waits; so far 9 delivered, 2 bounced, 0 attempts deferred",
+        ),
+        (
             vec![queue("idle", 0, (0, 0, 2))],
-            "IDLE: nothing waits; so far 0 delivered, 2 bounced, 0 attempts deferred",
+            "BOUNCED: nothing waits, nothing was delivered so far, 2 messages bounced",
         ),
         (
             vec![queue("connection limit", 9, (1, 0, 0))],

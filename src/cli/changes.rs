@@ -26,7 +26,17 @@ use crate::control::management::protocol::Envelope;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton changes                    starts, ends, crashes, configurations of the last day
+  pelton changes --since 7d         further back
+  pelton changes --jsonl | jq -r 'select(.kind==\"crash\") | .at'
+
+Kinds: start, stop, crash (a run that ended without notice, told by the start after it), config,
+spool (damage that a start has found), import.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct ChangesArgs {
     /// How far back to look: 90s, 30m, 6h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]

@@ -49,7 +49,7 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The spool folder, where the socket is by default
-    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    #[arg(long, value_name = "SPOOL", conflicts_with = "socket")]
     pub spool: Option<PathBuf>,
     /// The configuration file, which names the socket [env: PELTON_CONFIG]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["socket", "spool"])]
@@ -274,7 +274,7 @@ fn refused(error: ErrorData) -> Failure {
 
 fn unreachable(path: &Path, error: &io::Error) -> Failure {
     let socket = path.display();
-    let elsewhere = "Elsewhere: --socket PATH, --spool DIR or --config FILE";
+    let elsewhere = "Elsewhere: --socket PATH, --spool SPOOL or --config FILE";
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             let message = format!(
@@ -295,13 +295,13 @@ fn unreachable(path: &Path, error: &io::Error) -> Failure {
             let file = file.unwrap_or(path).display();
             let message = format!(
                 "no Pelton answers on {socket}: {file} is a file, not a folder. Name the folder of \
-                 the spool: --spool DIR, or the configuration: --config FILE"
+                 the spool: --spool SPOOL, or the configuration: --config FILE"
             );
             Failure::new(EXIT_UNREACHABLE, "E401", message)
         }
         io::ErrorKind::ConnectionRefused if path.is_file() || path.is_dir() => {
             let (what, words) = match path.is_dir() {
-                true => ("folder", "If it is the spool: --spool DIR"),
+                true => ("folder", "If it is the spool: --spool SPOOL"),
                 false => ("plain file", "If it is the configuration: --config FILE"),
             };
             let message =

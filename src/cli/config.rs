@@ -57,8 +57,17 @@ pub struct ConfigArgs {
     pub include_path: Vec<PathBuf>,
 }
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  pelton check                         /etc/pelton/pelton.conf
+  pelton check --config my.conf        that file
+  pelton check --config my.conf --json
+
+Exit codes: 0 valid, 2 not; warnings and notes do not count.";
+
 /// `pelton check`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = CHECK_EXAMPLES)]
 pub struct CheckArgs {
     #[command(flatten)]
     pub source: ConfigArgs,
@@ -80,8 +89,15 @@ pub enum ConfigCommand {
     Show(ShowArgs),
 }
 
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  pelton config eval retry_interval --domain example.com
+  pelton config eval max_outbound_connections --binding pool-1 --domain example.com --config my.conf
+  pelton config get relay_hosts --listen 127.0.0.1:25";
+
 /// `pelton config eval` and `pelton config get`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EVAL_EXAMPLES)]
 pub struct EvalArgs {
     /// The option
     pub option: String,
@@ -107,8 +123,14 @@ pub struct EvalArgs {
     pub json: bool,
 }
 
+const OPTIONS_EXAMPLES: &str = "\
+Examples:
+  pelton config options                 all of them
+  pelton config options --json | jq -r '.data[].name'";
+
 /// `pelton config options`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = OPTIONS_EXAMPLES)]
 pub struct OptionsArgs {
     /// Only options whose name or description contains this
     pub filter: Option<String>,
@@ -117,8 +139,13 @@ pub struct OptionsArgs {
     pub json: bool,
 }
 
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  pelton config show --config my.conf   includes merged, comments gone";
+
 /// `pelton config show`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = SHOW_EXAMPLES)]
 pub struct ShowArgs {
     #[command(flatten)]
     pub source: ConfigArgs,

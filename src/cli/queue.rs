@@ -103,6 +103,10 @@ pub struct ListArgs {
     pub output: OutputArgs,
 }
 
+const SHOW_USAGE: &str = "\
+pelton queue show [OPTIONS] BINDING DOMAIN
+       pelton queue show [OPTIONS] ID";
+
 const SHOW_EXAMPLES: &str = "\
 Examples:
   pelton queue show pool-1 example.com      one queue: what it waits for, as pelton why
@@ -110,12 +114,13 @@ Examples:
   pelton queue show 0000100000001-2         only its third recipient";
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = SHOW_EXAMPLES)]
+#[command(after_help = SHOW_EXAMPLES, override_usage = SHOW_USAGE)]
 pub struct ShowArgs {
     /// A binding, or the id of a message or batch
     #[arg(value_name = "BINDING|ID")]
     pub name: String,
     /// The domain, after a binding
+    #[arg(value_name = "DOMAIN")]
     pub domain: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,

@@ -16,7 +16,17 @@ use crate::control::management::protocol::Envelope;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton reload                        of the engine of /etc/pelton/pelton.conf
+  pelton reload --config my.conf       of the engine of that file
+  pelton check --config my.conf && pelton reload --config my.conf
+
+A file with errors changes nothing: they are named, and the exit code is 2. Options that need a
+restart are named too, and stay as they were until then.";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct ReloadArgs {
     #[command(flatten)]
     pub server: ServerArgs,

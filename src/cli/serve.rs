@@ -27,7 +27,7 @@ Examples:
   pelton serve --config my.conf                   with that file
   pelton check --config my.conf && pelton serve --config my.conf
 
---help has signals and exit codes.";
+pelton serve --help has signals and exit codes.";
 
 const DETAILS: &str = "\
 Examples:
@@ -35,8 +35,11 @@ Examples:
   pelton serve --config my.conf                   with that file
   pelton check --config my.conf && pelton serve --config my.conf
 
-The log goes to standard error, a line each. Under systemd (Type=notify) the service counts as
-started when mail is taken, and as reloading while SIGHUP is obeyed.
+Standard output gets one line, which starts with \"ready\", when connections are accepted; the log
+goes to standard error, a line each. SIGTERM and SIGINT stop taking mail, finish what is on the wire
+within Shutdown_Grace and end it; a second one ends it at once, which loses nothing that was
+acknowledged. SIGHUP loads the configuration again; one with errors changes nothing. Under systemd
+(Type=notify) the service counts as started when mail is taken, and as reloading meanwhile.
 
 Exit codes: 0 stopped by a signal, everything drained; 1 it could not start, or had to stop by
 itself; 2 usage; 78 the configuration is invalid, and trying again does not help; 130 or 143 ended

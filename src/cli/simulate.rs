@@ -23,6 +23,14 @@ const TWICE_EVERY: u64 = 50;
 /// From so many seeds on, every action, fault and check has to have happened.
 const SEEDS_FOR_ALL: u64 = 5_000;
 
+const EXAMPLES: &str = "\
+Examples:
+  pelton simulate --seeds 10000             some minutes of faults
+  pelton simulate --seed 4711 --trace       one run, line by line
+  pelton simulate --planted list            bugs that it has to find
+
+Exit codes: 0 done, 1 an invariant did not hold, or over many seeds something never happened.";
+
 /// Run whole engines in a simulated world of faults, from seeds.
 ///
 /// A run is one or more processes after each other on one simulated spool, with crashes, disks that
@@ -30,6 +38,7 @@ const SEEDS_FOR_ALL: u64 = 5_000;
 /// was accepted must have come to its end. Exit code 1 if an invariant did not hold, or if over
 /// 5,000 seeds some action, fault or check never happened.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
     /// How many seeds
     #[arg(long, default_value_t = 1_000)]

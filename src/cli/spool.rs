@@ -39,7 +39,8 @@ A disk is dying, or an engine is to move:
 Without --spool it is the spool of /etc/pelton/pelton.conf (--config FILE, PELTON_CONFIG). Only
 import writes to the spool; the others may run beside the engine, and tell of one moment.
 
-Exit codes: 0 done, 1 failed or damage found, 2 usage or no spool there, 3 no such message.";
+Exit codes: 0 done; 1 failed, or damage was met, so that what is told or taken out may not be all;
+2 usage, or no spool there; 3 no such message; 5 the spool is another user's.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -52,7 +53,7 @@ pub struct SpoolToolArgs {
 pub enum SpoolCommand {
     /// What the spool is: id, shards, segments, how much waits, whether an engine runs there
     Info(InfoArgs),
-    /// Read every record in full and report each damaged piece and the messages that it costs
+    /// Read every record in full and report each damaged place and the messages that it costs
     Verify(VerifyArgs),
     /// The messages that wait, a line for each recipient
     List(ListArgs),

@@ -38,7 +38,7 @@ Examples:
   pelton why example.com --json | jq -r .data.verdict
 
 Verdicts: IDLE, DELIVERING, DELAYED (waits for another attempt), DEFERRED (no attempt has succeeded
-yet), FAILING (no host can be reached), LIMITED, SUSPENDED, WAITING.
+yet), BOUNCED, FAILING (no host can be reached), LIMITED, SUSPENDED, WAITING.
 
 Exit codes: 0 done, 1 the spool is still being read, 3 no queue for this domain, 4 no engine
 answers.";
@@ -99,7 +99,7 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
     let verdict = verdict::of(&why, style);
     let word = match verdict.word {
         "IDLE" | "DELIVERING" => style.good(verdict.word),
-        "FAILING" => style.fail(verdict.word),
+        "FAILING" | "BOUNCED" => style.fail(verdict.word),
         word => style.warn(word),
     };
     let mut text = format!("{} {word}: {}\n", clean(&why.domain), verdict.sentence);

@@ -60,12 +60,16 @@ A message that cannot be read is named and left out, and the rest is exported.
 Exit codes: 0 all that waits is exported; 1 some of it is not, or may be missing because the spool
 is damaged, or the place could not be written to; 2 usage, or no spool there.";
 
+const USAGE: &str = "\
+pelton spool export [OPTIONS] FOLDER
+       pelton spool export [OPTIONS] --mbox FILE";
+
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub struct ExportArgs {
     /// The folder to write to, made if need be
     #[arg(
-        value_name = "DIR",
+        value_name = "FOLDER",
         required_unless_present = "mbox",
         conflicts_with = "mbox"
     )]
@@ -328,7 +332,7 @@ fn page(view: &View, path: &Path, is_mbox: bool, done: &Done) -> Page {
         next.push("--mbox".to_owned());
     }
     next.push(path.clone());
-    next.extend(command(&["--spool", "DIR"]));
+    next.extend(command(&["--spool", "OTHER_SPOOL"]));
     let fault = |(id, why): &(String, String)| json!({ "id": id, "why": why });
     let mut warnings = view.warnings();
     if !done.faults.is_empty() {

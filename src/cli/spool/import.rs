@@ -99,18 +99,23 @@ Return-Path and X-Original-To on top are taken off. Messages count as received n
 Exit codes: 0 all of it is in; 1 it was refused or stopped, or a spool that was read is damaged and
 not all of it came; 2 usage, or no spool there; 5 the spool is another user's.";
 
+const USAGE: &str = "\
+pelton spool import [OPTIONS] EXPORTED
+       pelton spool import [OPTIONS] --mbox FILE
+       pelton spool import [OPTIONS] --spool-from OTHER_SPOOL";
+
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub struct ImportArgs {
     /// A folder that pelton spool export has written
-    #[arg(value_name = "DIR", required_unless_present_any = ["mbox", "spool_from"],
+    #[arg(value_name = "EXPORTED", required_unless_present_any = ["mbox", "spool_from"],
           conflicts_with_all = ["mbox", "spool_from"])]
     pub folder: Option<PathBuf>,
     /// An mbox
     #[arg(long, value_name = "FILE", conflicts_with = "spool_from")]
     pub mbox: Option<PathBuf>,
     /// The folder of another spool, whose engine must not run either
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "OTHER_SPOOL")]
     pub spool_from: Option<PathBuf>,
     /// Send messages of an mbox to this address instead; repeatable
     #[arg(long, value_name = "ADDRESS", requires = "mbox", value_parser = source::address)]
@@ -159,12 +164,15 @@ pub fn run(args: &ImportArgs) -> Result<Page, Failure> {
     }
     may_write(&place)?;
     in_use(&place)?;
-    let mut progress = Progress::new("checking");
+    let mut progress = Progress::new("reading");
     let (mut source, _other) = open_source(args, &place, &mut progress)?;
-    check(&mut source, &wanted, place.config.as_ref(), &mut progress)?;
+    progress.goes_on("checking");
+    let all = check(&mut source, &wanted, place.config.as_ref(), &mut progress)?;
+    progress.goes_on("reading the spool");
+    let mut import = Import::open(place, &mut progress)?;
+    progress.goes_on("importing");
+    let result = import.take_all(&mut source, &wanted, all, &mut progress);
     drop(progress);
-    let mut import = Import::open(place)?;
-    let result = import.take_all(&mut source, &wanted);
     import.close();
     result?;
     Ok(page(args, &import))
@@ -232,7 +240,9 @@ fn open_source(
     let source = match (&args.folder, &args.mbox) {
         (_, Some(path)) => Source::mbox(path),
         (Some(folder), None) => Source::folder(folder),
-        (None, None) => Err("expected a folder, --mbox FILE or --spool-from DIR".to_owned()),
+        (None, None) => {
+            Err("expected an exported folder, --mbox FILE or --spool-from SPOOL".to_owned())
+        }
     };
     Ok((source.map_err(usage)?, None))
 }
@@ -261,16 +271,17 @@ fn lock_other(from: &SpoolPlace) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Reads all of it before anything is written. Of a spool only the bindings: what is damaged in it
-/// is left out, and its bodies are read but once.
+/// Reads all of it before anything is written, and tells how many messages that are. Of a spool only
+/// the bindings: what is damaged in it is left out, and its bodies are read but once.
 fn check(
     source: &mut Source,
     wanted: &Wanted,
     config: Option<&Config>,
     progress: &mut Progress,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let mut unfit = Vec::new();
     let mut bindings: BTreeMap<Arc<str>, String> = BTreeMap::new();
+    let mut all = source.len().unwrap_or(0);
     if let Source::Spool { view, .. } = source {
         for it in &view.arrivals {
             let binding = wanted.binding.as_ref().unwrap_or(&it.binding);
@@ -278,7 +289,6 @@ fn check(
             bindings.entry(binding.clone()).or_insert_with(name);
         }
     } else {
-        let all = source.len().unwrap_or(0);
         let mut done = 0;
         while let Some(read) = source.next(wanted) {
             done += 1;
@@ -293,10 +303,11 @@ fn check(
                 Err(it) => unfit.push(it),
             }
         }
+        all = done;
         source.rewind().map_err(usage)?;
     }
     match unfit.is_empty() || !source.must_be_whole() {
-        true => have(config, &bindings),
+        true => have(config, &bindings).map(|()| all),
         false => Err(cannot(&unfit)),
     }
 }
@@ -356,7 +367,7 @@ struct Import {
 }
 
 impl Import {
-    fn open(place: SpoolPlace) -> Result<Import, Failure> {
+    fn open(place: SpoolPlace, progress: &mut Progress) -> Result<Import, Failure> {
         let failed = |sentence: String| failure_of(&sentence);
         let lock = startup::lock_spool(&place.base).map_err(|sentence| {
             match sentence.starts_with("E102") {
@@ -364,11 +375,10 @@ impl Import {
                 false => failed(sentence),
             }
         })?;
-        let before = before(&place)?;
+        let before = before(&place, progress)?;
         let shards = before.shards;
         let spool_file =
             startup::count_start(&place.base, shards.into(), random()).map_err(failed)?;
-        let mut progress = Progress::new("reading the spool");
         let mut told = |done: usize, all: usize| progress.at(done as u64, all as u64, "segments");
         let mut homes = reading::whole(&place.base, &spool_file, &mut told).map_err(failed)?;
         let ended = startup::ended_clean(&place.base, &spool_file);
@@ -401,12 +411,16 @@ impl Import {
     }
 
     /// Message after message; the error says how far it came.
-    fn take_all(&mut self, source: &mut Source, wanted: &Wanted) -> Result<(), Failure> {
-        let all = source.len().unwrap_or(0);
+    fn take_all(
+        &mut self,
+        source: &mut Source,
+        wanted: &Wanted,
+        all: u64,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
         let faults = source.faults();
         self.done.source_damaged = !faults.is_empty();
         self.done.warnings.extend(faults);
-        let mut progress = Progress::new("importing");
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while let Some(read) = source.next(wanted) {
             progress.at(self.done.messages + self.done.skipped, all, "messages");
@@ -596,7 +610,7 @@ struct Before {
     warnings: Vec<String>,
 }
 
-fn before(place: &SpoolPlace) -> Result<Before, Failure> {
+fn before(place: &SpoolPlace, progress: &mut Progress) -> Result<Before, Failure> {
     let base = &place.base;
     let failed = |what: &str, error: &std::io::Error| {
         let message = format!("{}/{what}: {}", base.display(), reason(error));
@@ -638,8 +652,8 @@ fn before(place: &SpoolPlace) -> Result<Before, Failure> {
     let newest = files.all().max_by_key(|(file, _)| file.number);
     let segment_bytes = newest.map(|(_, bytes)| bytes).filter(fits);
     let mut ledger = Ledger::open(base).map_err(|error| failed("imported", &error))?;
-    let warnings =
-        close_ends(place, &mut ledger, starts).map_err(|error| failed("imported", &error))?;
+    let warnings = close_ends(place, &mut ledger, starts, progress)
+        .map_err(|error| failed("imported", &error))?;
     Ok(Before {
         shards,
         segment_bytes: segment_bytes.unwrap_or(SEGMENT_BYTES_DEFAULT),
@@ -654,13 +668,14 @@ fn close_ends(
     place: &SpoolPlace,
     ledger: &mut Ledger,
     starts: u32,
+    progress: &mut Progress,
 ) -> std::io::Result<Vec<String>> {
     let mut ends = ledger.open_ends();
     if ends.is_empty() || !place.holds_spool() {
         return Ok(Vec::new());
     }
     let mut found = BTreeSet::new();
-    if let Ok(view) = View::alone(place, &mut Progress::new("reading the spool")) {
+    if let Ok(view) = View::alone(place, progress) {
         found.extend(view.arrivals.iter().map(|it| it.batch));
         view.segments(&mut |_, recovered| {
             found.extend(inspect::messages(recovered).iter().map(|it| it.batch));

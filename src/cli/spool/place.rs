@@ -25,8 +25,8 @@ const SPOOL_DEFAULT: &str = "/var/spool/pelton";
 /// Which spool a command is about.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SpoolArgs {
-    /// The spool folder
-    #[arg(long, value_name = "DIR")]
+    /// The spool that this is about: the folder that Spoolbase names
+    #[arg(long, value_name = "SPOOL")]
     pub spool: Option<PathBuf>,
     /// The configuration file, whose Spoolbase it is [env: PELTON_CONFIG]
     #[arg(long, value_name = "FILE", conflicts_with = "spool")]
@@ -84,7 +84,7 @@ impl SpoolPlace {
             let error = error.map(ToString::to_string).unwrap_or_default();
             let error = error.lines().next().unwrap_or_default();
             let message = format!(
-                "{} does not say where the spool is: {error}. Name the folder: --spool DIR",
+                "{} does not say where the spool is: {error}. Name the folder: --spool SPOOL",
                 path.display()
             );
             Failure::new(EXIT_USAGE, "E406", message)
@@ -120,7 +120,7 @@ impl SpoolPlace {
             },
         };
         let message = format!(
-            "{found}. Expected the folder that Spoolbase names: --spool DIR, or --config FILE of \
+            "{found}. Expected the folder that Spoolbase names: --spool SPOOL, or --config FILE of \
              its engine"
         );
         Failure::new(EXIT_USAGE, "E420", message)

@@ -301,7 +301,7 @@ fn page(view: &View, found: &Found, style: &Style) -> Page {
     let clean_spool = found.pieces.is_empty();
     let next = match clean_spool {
         true => command(&["pelton", "spool", "info", "--spool", &base]),
-        false => command(&["pelton", "spool", "export", "DIR", "--spool", &base]),
+        false => command(&["pelton", "spool", "export", "FOLDER", "--spool", &base]),
     };
     let mut text = String::new();
     // Writing to a string cannot fail.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::base::time::Mono;
 use crate::base::units::counted;
+use crate::base::units::grouped;
 use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::Failure;
 use crate::cli::output::shell_words;
@@ -61,6 +62,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 
 /// Progress is told when a command takes longer than this.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+
+/// And then so often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// What a run that ended cleanly has left.
 const CLEAN_FILE: &str = "clean";
@@ -183,20 +187,35 @@ impl Progress {
         }
     }
 
+    /// What comes next of the same command: the time it has taken goes on.
+    pub fn goes_on(&mut self, what: &'static str) {
+        self.what = what;
+    }
+
+    /// So many are done, of so many if that is known and not 0.
     pub fn at(&mut self, done: u64, all: u64, unit: &str) {
         if !self.terminal {
             return;
         }
-        let now = self.clock.now().mono;
-        let due = now.since(self.told) >= Duration::from_millis(500);
-        if now.since(self.began) >= PROGRESS_AFTER && due {
-            (self.told, self.shown) = (now, true);
-            let of = match all {
-                0 => String::new(),
-                all => format!(" of {all}"),
-            };
-            let _ = write!(io::stderr(), "\r{}: {done}{of} {unit}\x1b[K", self.what);
+        if let Some(line) = self.line(self.clock.now().mono, (done, all), unit) {
+            self.shown = true;
+            let _ = write!(io::stderr(), "\r{line}\x1b[K");
         }
+    }
+
+    /// What to show now, if it is time to.
+    fn line(&mut self, now: Mono, (done, all): (u64, u64), unit: &str) -> Option<String> {
+        let due = now.since(self.told) >= PROGRESS_EVERY;
+        if now.since(self.began) < PROGRESS_AFTER || !due {
+            return None;
+        }
+        self.told = now;
+        let done = grouped(done);
+        let of = match all {
+            0 => String::new(),
+            all => format!(" of {}", grouped(all)),
+        };
+        Some(format!("{}: {done}{of} {unit}", self.what))
     }
 }
 
@@ -555,4 +574,27 @@ fn spool_file(base: &Path, files: &Files) -> Result<(SpoolFile, Option<String>),
          the spool by what its segments tell, so that mail can be exported"
     );
     Ok((file, Some(fault)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_after_two_seconds_of_the_whole_command() {
+        let mut progress = Progress::new("checking");
+        let began = progress.began;
+        let after = |ms| began + Duration::from_millis(ms);
+        let line =
+            |progress: &mut Progress, ms| progress.line(after(ms), (1_500, 3_000), "messages");
+        assert_eq!(line(&mut progress, 1_999), None);
+        let told = Some("checking: 1,500 of 3,000 messages".to_owned());
+        assert_eq!(line(&mut progress, 2_000), told);
+        assert_eq!(line(&mut progress, 2_100), None);
+        progress.goes_on("importing");
+        assert_eq!(
+            progress.line(after(2_600), (7, 0), "messages"),
+            Some("importing: 7 messages".to_owned())
+        );
+    }
 }

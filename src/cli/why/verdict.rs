@@ -29,7 +29,13 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     );
     let mail = counted(waiting, "message");
     let next = next(why, style);
-    let (word, sentence) = if waiting == 0 {
+    let (word, sentence) = if waiting + delivered == 0 && bounced > 0 {
+        let all = counted(bounced, "message");
+        (
+            "BOUNCED",
+            format!("nothing waits, nothing was delivered so far, {all} bounced"),
+        )
+    } else if waiting == 0 {
         ("IDLE", format!("nothing waits; {so_far}"))
     } else if busy.all(|it| it.cause == "hosts failing") {
         let text = format!("no host can be reached, {mail} rest{next}; {so_far}");
