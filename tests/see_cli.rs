@@ -761,6 +761,72 @@ fn colour_repeats_what_the_words_say() {
 }
 
 #[test]
+fn every_help_ends_with_examples_and_names_arguments_by_what_they_are() {
+    let help = |words: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pelton"));
+        let ran = command.args(words.split(' ')).arg("--help").output();
+        let text = String::from_utf8(ran.unwrap().stdout).unwrap();
+        let wide = text.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None, "{words}");
+        text
+    };
+    for words in [
+        "serve",
+        "demo",
+        "simulate",
+        "status",
+        "queue",
+        "queue list",
+        "queue show",
+        "queue why",
+        "why",
+        "trace",
+        "changes",
+        "reload",
+        "check",
+        "config eval",
+        "config get",
+        "config options",
+        "config show",
+        "spool info",
+        "spool verify",
+        "spool list",
+        "spool show",
+        "spool export",
+        "spool import",
+    ] {
+        let text = help(words);
+        let examples = text.split_once("\nExamples:\n  pelton ");
+        assert!(examples.is_some(), "{words}: {text}");
+    }
+    for (words, told) in [
+        ("serve", "Exit codes: 0 stopped by a signal"),
+        ("serve", "SIGHUP loads the configuration again"),
+        (
+            "queue show",
+            "Usage: pelton queue show [OPTIONS] BINDING DOMAIN\n",
+        ),
+        (
+            "spool import",
+            "Usage: pelton spool import [OPTIONS] EXPORTED\n",
+        ),
+        ("spool import", "--spool-from <OTHER_SPOOL>"),
+        ("spool import", "--spool <SPOOL>"),
+        (
+            "spool export",
+            "Usage: pelton spool export [OPTIONS] FOLDER\n",
+        ),
+        (
+            "spool export",
+            "Exit codes: 0 all that waits is exported; 1 some of it is not",
+        ),
+        ("spool info", "was found damaged by a start"),
+    ] {
+        assert!(help(words).contains(told), "{words}: {told}");
+    }
+}
+
+#[test]
 fn arguments_are_sound_and_read_as_documented() {
     type Augment = fn(Command) -> Command;
     let commands: [(&'static str, Augment); 6] = [

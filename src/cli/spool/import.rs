@@ -271,8 +271,8 @@ fn lock_other(from: &SpoolPlace) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Reads all of it before anything is written, and tells how many messages that are. Of a spool only
-/// the bindings: what is damaged in it is left out, and its bodies are read but once.
+/// Reads all of it before anything is written, and tells how many messages that are. Of a spool
+/// only the bindings: what is damaged in it is left out, and its bodies are read but once.
 fn check(
     source: &mut Source,
     wanted: &Wanted,
