@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -279,7 +279,10 @@ impl<'a> Reader<'a> {
         }
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
             let path = file_path(&self.files.base, file);
-            self.open = Some((file, File::open(path).map_err(|_| Fault::Io)?));
+            // What is no file, but a pipe in the place of one, would be waited for.
+            let mut options = File::options();
+            let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+            self.open = Some((file, options.open(path).map_err(|_| Fault::Io)?));
         }
         let Some((_, opened)) = &self.open else {
             return Err(Fault::Io);
@@ -289,5 +292,39 @@ impl<'a> Reader<'a> {
             .read_exact_at(&mut buffer, offset)
             .map_err(|_| Fault::Io)?;
         Ok(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::SegmentKind;
+    use crate::spool::Problem;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_segment_is_told_and_not_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let file = SegmentFile {
+            shard: ShardId(0),
+            kind: SegmentKind::Live,
+            number: 1,
+        };
+        let path = file_path(base.path(), file);
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the call takes a string that ends in zero, and a number.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        check_formats(base.path()).unwrap();
+        let spool = SpoolFile {
+            spool_id: 1,
+            starts: 1,
+            shards: 1,
+        };
+        let homes = whole(base.path(), &spool, &mut |_, _| {}).unwrap();
+        let [damage] = &homes[0].damage[..] else {
+            panic!("one report, not {:?}", homes[0].damage);
+        };
+        let problem = Problem::Short { unused: false };
+        assert_eq!((damage.file, damage.problem), (file, problem));
     }
 }

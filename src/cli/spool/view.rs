@@ -11,6 +11,7 @@ use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -147,7 +148,11 @@ impl Reader {
     pub fn read(&mut self, file: SegmentFile, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
             let path = self.base.join(folder_name(file.shard));
-            let opened = File::open(path.join(file.file_name())).map_err(|_| Fault::Io)?;
+            // What is no file, but a pipe in the place of one, would be waited for.
+            let mut options = File::options();
+            let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+            let opened = options.open(path.join(file.file_name()));
+            let opened = opened.map_err(|_| Fault::Io)?;
             self.open = Some((file, opened));
         }
         let Some((_, opened)) = &self.open else {
