@@ -99,8 +99,9 @@ pub fn run(args: &ExportArgs) -> Result<Page, Failure> {
         (None, Some(file)) => mbox_target(file, &place.base)?,
         (None, None) => return Err(usage("expected a folder, or --mbox FILE")),
     };
-    let mut progress = Progress::new("exporting");
+    let mut progress = Progress::new("reading the spool");
     let mut view = View::open(&place, &mut progress)?;
+    progress.goes_on("exporting");
     let arrivals = core::mem::take(&mut view.arrivals);
     let mut done = Done::default();
     let all = arrivals.chunk_by(|a, b| a.batch == b.batch);

@@ -208,8 +208,8 @@ impl Look<'_> {
         let [live, free, damaged] = KINDS.map(|kind| used(view, None, kind));
         writeln!(
             text,
-            "On disk   {} in segments: {} in use, {} free, {} set aside; {} in other files (event \
-             log, journal)",
+            "On disk   {} in segments: {} in use, {} free, {} set aside; {} in other \
+             files of this folder",
             units::size(live.bytes + free.bytes + damaged.bytes),
             units::size(live.bytes),
             units::size(free.bytes),

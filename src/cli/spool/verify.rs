@@ -50,7 +50,7 @@ Examples:
   pelton spool verify --spool /mnt/old-disk    before and after copying a disk
   pelton spool verify --json | jq '.data.damage[].messages[].id'
 
-Reads all segments in full, and changes nothing. Beside a running engine a damaged piece counts
+Reads all segments in full, and changes nothing. Beside a running engine a damaged place counts
 only if it is found twice. Exit code 0: clean; 1: damage found; 2: usage, or no spool there.";
 
 #[derive(Args, Clone, Debug)]
@@ -73,8 +73,9 @@ struct Found {
 
 pub fn look(args: &VerifyArgs, style: &Style) -> Result<Page, Failure> {
     let place = args.place.place()?;
-    let mut progress = Progress::new("verifying");
+    let mut progress = Progress::new("reading the spool");
     let view = View::open(&place, &mut progress)?;
+    progress.goes_on("verifying");
     let mut found = read_all(&view, &mut progress);
     add_what_a_look_finds(&view, &mut found);
     damage::assess(&view, &mut found.pieces);
