@@ -48,7 +48,9 @@ class Load:
         command = [load.binary(trial.bin_folder, "pelton-blast"), "--json", "--reconnect"]
         command += ["--target", f"{engine.address}:{engine.port}", "--size", str(size)]
         command += ["--connections", str(connections), "--domains", "20"]
-        command += ["--run", f"{random.getrandbits(32):x}", "--log-acked", str(trial.acked_file)]
+        run = f"{random.getrandbits(32):x}"
+        trial.runs.append(run)
+        command += ["--run", run, "--log-acked", str(trial.acked_file)]
         span = ["--duration", "1h"] if messages is None else ["--messages", str(messages)]
         self.process = subprocess.Popen(
             [*command, *span, *more],
@@ -100,7 +102,7 @@ class Trial:
         self.acked_file = self.folder / "acked"
         self.capture_file = self.folder / "capture.jsonl"
         self.acked, self.captured = Lines(self.acked_file), Lines(self.capture_file)
-        self.loads, self.reports, self.lives = [], [], 0
+        self.loads, self.reports, self.runs, self.lives = [], [], [], 0
         self.recovered = self.counted = 0
         number = next(NUMBERS)
         # Connections on loopback come from 127.0.0.1: none of them can take a port of another
@@ -236,6 +238,8 @@ class Trial:
         self.capture_file.touch()
         command = [load.binary(self.bin_folder, "pelton-blast"), "verify", "--json"]
         command += ["--acked", str(self.acked_file), "--capture", str(self.capture_file)]
+        # One that ended before anything was acknowledged may have been delivered all the same.
+        command += [word for run in self.runs for word in ("--run", run)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=STEP_TIMEOUT_S)
         if not done.stdout.strip():
             raise processes.BenchError(f"pelton-blast verify: {done.stderr.strip()}")

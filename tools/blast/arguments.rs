@@ -195,6 +195,10 @@ pub struct VerifyArguments {
     #[arg(long, value_name = "FILE")]
     pub capture: PathBuf,
 
+    /// Expect messages of this run, though perhaps none of them was acknowledged; may be repeated.
+    #[arg(long, value_name = "HEX", value_parser = run_number)]
+    pub run: Vec<u32>,
+
     /// Duplicates that are no fault.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub duplicates_max: u64,
@@ -240,8 +244,7 @@ impl RunArguments {
         }
         let run = match &self.run {
             None => run_of_clock(),
-            Some(hex) => u32::from_str_radix(hex, 16)
-                .with_context(|| format!("--run {hex}: up to eight hexadecimal digits"))?,
+            Some(hex) => run_number(hex).with_context(|| format!("--run {hex}"))?,
         };
         let messages = match (self.messages, self.duration) {
             (None, None) => Some(10_000),
@@ -346,6 +349,10 @@ fn sources(texts: &[String]) -> anyhow::Result<Vec<IpAddr>> {
         }
     }
     Ok(all)
+}
+
+fn run_number(hex: &str) -> anyhow::Result<u32> {
+    u32::from_str_radix(hex, 16).context("up to eight hexadecimal digits")
 }
 
 /// A name that two runs in a row do not share.

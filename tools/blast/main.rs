@@ -132,7 +132,8 @@ fn compare(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(BufReader::with_capacity(FILE_BUFFER_BYTES, file))
     };
-    let seen = verify::verify(open(&arguments.acked)?, open(&arguments.capture)?)?;
+    let (acked, capture) = (open(&arguments.acked)?, open(&arguments.capture)?);
+    let seen = verify::verify_runs(acked, capture, &arguments.run)?;
     match arguments.json {
         true => say(&serde_json::to_string(&seen)?),
         false => say(text::Comparison(&seen).to_string().trim_end()),

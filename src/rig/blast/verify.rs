@@ -85,10 +85,20 @@ struct Comparison {
 /// Reads both files to their ends and compares. An error is one of reading, or a line that is
 /// neither whole nor the last.
 pub fn verify(acked: impl BufRead, capture: impl BufRead) -> io::Result<Verification> {
+    verify_runs(acked, capture, &[])
+}
+
+/// The same where messages of these runs are expected too, though perhaps none of them was
+/// acknowledged.
+pub fn verify_runs(
+    acked: impl BufRead,
+    capture: impl BufRead,
+    runs: &[u32],
+) -> io::Result<Verification> {
     let mut comparison = Comparison {
         content: Content::new(),
         scratch: Vec::new(),
-        runs: Set::default(),
+        runs: runs.iter().copied().collect(),
         deliveries: Map::default(),
         result: Verification {
             schema: "pelton-blast.verify/1",
