@@ -50,6 +50,11 @@ impl Mono {
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
+
+    /// So much earlier; the zero of the clock at the earliest.
+    pub fn before(self, duration: Duration) -> Mono {
+        Mono(self.0.saturating_sub(micros(duration)))
+    }
 }
 
 impl Wall {

@@ -27,6 +27,7 @@ use super::settings::Listener;
 use super::settings::ListenerKind;
 use super::settings::ListenerSettings;
 use super::settings::Shards;
+use super::settings::SharedRate;
 use super::source::Sources;
 use super::source::Span;
 use super::spec::Preset;
@@ -286,6 +287,39 @@ impl Config {
             }
             _ => None,
         }
+    }
+
+    /// The throttles that `host` stanzas set for a receiving host: of messages and of connections.
+    /// They never fall back to those of other scopes, and count besides them.
+    ///
+    /// # Panics
+    /// As [`Config::binding_settings`].
+    pub fn host_throttles(
+        &self,
+        binding: BindingIndex,
+        host: &str,
+        ip: IpAddr,
+    ) -> [Option<SharedRate>; 2] {
+        if !self.has_hosts {
+            return [None, None];
+        }
+        let scopes = &self.binding_scopes[binding.0 as usize];
+        let chain = scopes.host_chain(&self.tree, host, Some(ip));
+        let options = [
+            "outbound_throttle_messages",
+            "outbound_throttle_connections",
+        ];
+        options.map(|option| self.shared_rate(&chain, option))
+    }
+
+    /// What the first scope of a chain that sets a rate says, and which it is.
+    pub(super) fn shared_rate(&self, chain: &[ScopeId], option: &str) -> Option<SharedRate> {
+        let (scope, setting) = self.first_setting(chain, self.id(option))?;
+        let Value::Rate(Some(rate)) = setting.value else {
+            return None;
+        };
+        let of = format!("{option} of {}", self.tree.path(scope)).into();
+        Some(SharedRate { rate, of })
     }
 
     /// All listeners in file order.

@@ -80,8 +80,6 @@ const OPTIONS: &[&str] = &[
     "open_tracking_enabled",
     "open_tracking_scheme",
     "operational_log_level",
-    "outbound_throttle_connections",
-    "outbound_throttle_messages",
     "outbound_throttle_messages_monitor",
     "pathway",
     "read_cache_after_suspension",

@@ -73,6 +73,7 @@ pub use settings::RouteItem;
 pub use settings::RouteKind;
 pub use settings::RouteTarget;
 pub use settings::Shards;
+pub use settings::SharedRate;
 pub use settings::SpoolSync;
 pub use settings::StaticTarget;
 pub use source::FILE_BYTES_MAX;

@@ -305,6 +305,16 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("32")
     .doc("Connections per binding and domain; in a host stanza, connections to that host."),
+    row("outbound_throttle_messages", Kind::Rate, DELIVERY_HOST)
+        .default("0")
+        .doc(
+            "Deliveries that may begin in any window of time. One throttle per stanza that sets \
+             it: all that falls back to that stanza shares it. In a host stanza, for the \
+             receiving host and besides the other. What waits for a throttle uses up no attempt.",
+        ),
+    row("outbound_throttle_connections", Kind::Rate, DELIVERY_HOST)
+        .default("0")
+        .doc("Connections that may be begun in any window of time, shared likewise."),
     row("max_deliveries_per_connection", count(0), DELIVERY)
         .default("0")
         .doc("Messages delivered over one connection before it is closed; 0: no limit."),

@@ -20,6 +20,7 @@ use super::settings::HttpSettings;
 use super::settings::ListenerSettings;
 use super::settings::MaxRetries;
 use super::settings::Shards;
+use super::settings::SharedRate;
 use super::settings::SpoolSync;
 use super::tree::GLOBAL;
 use super::tree::ScopeId;
@@ -77,6 +78,11 @@ impl<'a> Reader<'a> {
             Some(Value::Size(value)) => *value,
             other => unreachable!("{name} is a size with a preset, not {other:?}"),
         }
+    }
+
+    /// A rate with the stanza that sets it.
+    fn shared_rate(&self, name: &str) -> Option<SharedRate> {
+        self.config.shared_rate(&self.chain, name)
     }
 
     fn word(&self, name: &str) -> Option<&'static str> {
@@ -224,6 +230,8 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
             Some("high") => Aggressiveness::High,
             _ => Aggressiveness::Normal,
         },
+        throttle_messages: it.shared_rate("outbound_throttle_messages"),
+        throttle_connections: it.shared_rate("outbound_throttle_connections"),
         retry_interval: it.duration("retry_interval"),
         max_retry_interval: it.duration("max_retry_interval"),
         max_retries: match it.get("max_retries") {

@@ -7,6 +7,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::throttle::Rate;
+
 use super::domains::DomainSet;
 use super::nets::NetSet;
 use super::nets::ProhibitedHosts;
@@ -253,6 +255,10 @@ pub struct DeliverySettings {
     /// At least 1.
     pub max_recipients_per_batch: u32,
     pub connection_allocation_aggressiveness: Aggressiveness,
+    /// `outbound_throttle_messages`.
+    pub throttle_messages: Option<SharedRate>,
+    /// `outbound_throttle_connections`.
+    pub throttle_connections: Option<SharedRate>,
     pub retry_interval: Duration,
     /// At least `retry_interval`.
     pub max_retry_interval: Duration,
@@ -296,6 +302,14 @@ pub struct DeliverySettings {
     pub drop_body_after_trans_fail: u32,
     /// Bodies of one active queue in memory; -1: no limit of its own; 0: none.
     pub max_resident_active_queue: i64,
+}
+
+/// A rate, and what shares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedRate {
+    pub rate: Rate,
+    /// The option and the path of the stanza that sets it: names the throttle.
+    pub of: Arc<str>,
 }
 
 /// A connection limit of a `host` stanza.

@@ -169,6 +169,8 @@ pub enum Kind {
         min: u64,
         max: u64,
     },
+    /// So many in a second, `N`, or in another time, `N/W`; 0 is no limit.
+    Rate,
     /// Permission bits in octal.
     Octal {
         max: u32,
@@ -310,6 +312,9 @@ const FALLBACK: &[(ScopeKind, &str)] = &[
     (ScopeKind::Global, "global"),
 ];
 
+/// The largest N of a rate.
+pub const RATE_COUNT_MAX: u32 = 1_000_000_000;
+
 impl Kind {
     /// The type in a word.
     pub fn type_name(&self) -> &'static str {
@@ -321,6 +326,7 @@ impl Kind {
             Kind::IntOrWord { .. } => "integer or word",
             Kind::Duration { .. } => "duration",
             Kind::Size { .. } => "size",
+            Kind::Rate => "rate",
             Kind::Octal { .. } => "octal permissions",
             Kind::Path => "path",
             Kind::HostName => "host name",
@@ -366,6 +372,10 @@ impl Kind {
                 "a size from {} to {} (bytes, or with a unit: 64K, 50M, 1G)",
                 size_text(*min),
                 size_text(*max),
+            ),
+            Kind::Rate => format!(
+                "\"N\" a second or \"N/W\" in W seconds (\"10\", \"1000/3600\", \"60/1m\"), \
+                 N up to {RATE_COUNT_MAX}, W from 1 s to 31536000 s; 0 is no limit"
             ),
             Kind::Octal { max } => {
                 format!("permissions up to 0{max:o} that let the owner read and write, as 0640")

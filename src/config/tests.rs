@@ -583,3 +583,49 @@ fn same_stanzas_merge_and_the_last_assignment_wins() {
     );
     assert_eq!(config.domain_stanzas(), 1);
 }
+
+// Throttles.
+
+#[test]
+fn a_throttle_belongs_to_the_stanza_that_sets_it() {
+    let config = config(
+        "outbound_throttle_messages = \"100\"
+         domain \"/(?:^|[.])example[.](?:com|co[.]uk)$/\" { outbound_throttle_messages = \"6/2\" }
+         domain \"free.example\" { outbound_throttle_messages = 0 }
+         host \"/^mx[12][.]example$/\" { outbound_throttle_messages = \"8/3600\" }
+         binding_group \"g\" {
+           outbound_throttle_messages = \"10\"
+           binding \"a\" { }
+           binding \"b\" { domain \"named.example\" { retry_interval = 60 } }
+           binding \"own\" { outbound_throttle_messages = \"10\" }
+         }",
+    );
+    let of = |binding: &str, domain: &str| {
+        let binding = config.binding_by_name(binding).expect(binding);
+        let throttle = config.delivery(binding, domain).throttle_messages;
+        throttle.map(|it| format!("{} by {}", it.rate, it.of))
+    };
+    let is = |rate: &str, stanza: &str| {
+        Some(format!("{rate} by outbound_throttle_messages of {stanza}"))
+    };
+    let group = is("10", "binding_group \"g\"");
+    assert_eq!(of("a", "x.example"), group);
+    assert_eq!(of("b", "x.example"), group);
+    assert_eq!(of("b", "named.example"), group);
+    let own = is("10", "binding_group \"g\" :: binding \"own\"");
+    assert_eq!(of("own", "x.example"), own);
+    let pattern = "domain \"/(?:^|[.])example[.](?:com|co[.]uk)$/\"";
+    assert_eq!(of("default", "example.com"), is("6/2", pattern));
+    assert_eq!(of("default", "a.example.co.uk"), is("6/2", pattern));
+    assert_eq!(of("default", "x.example"), is("100", "global"));
+    assert_eq!(of("default", "free.example"), None);
+    let host = |host: &str| {
+        let binding = config.binding_by_name("a").expect("a binding");
+        let [messages, connections] = config.host_throttles(binding, host, ip("192.0.2.1"));
+        assert_eq!(connections, None, "it falls back to no other scope");
+        messages.map(|it| it.of)
+    };
+    assert!(host("mx1.example").is_some());
+    assert_eq!(host("mx1.example"), host("mx2.example"));
+    assert_eq!(host("mx3.example"), None);
+}

@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::throttle::Rate;
 use crate::base::units;
 
 use super::diagnostic::near_miss;
@@ -21,6 +22,7 @@ use super::settings::RouteItem;
 use super::settings::StaticTarget;
 use super::source::Span;
 use super::spec::Kind;
+use super::spec::RATE_COUNT_MAX;
 use super::spec::duration_text;
 use super::spec::size_text;
 use super::target;
@@ -36,6 +38,8 @@ pub enum Value {
     Int(i64),
     Duration(Duration),
     Size(u64),
+    /// Nothing: no limit.
+    Rate(Option<Rate>),
     Octal(u32),
     /// A word of the option's kind, in the kind's spelling.
     Word(&'static str),
@@ -208,6 +212,7 @@ fn scalar(kind: &Kind, word: &Word) -> Result<Value, ValueError> {
                 false => Err(refuse(kind, word, "E021", "is out of bounds")),
             }
         }
+        Kind::Rate => rate(kind, word),
         Kind::Octal { max } => octal(kind, word, *max),
         Kind::Target => target::parse_target(text)
             .map(Value::Target)
@@ -253,6 +258,18 @@ fn integer(kind: &Kind, word: &Word, min: i64, max: i64) -> Result<Value, ValueE
             }
             Err(error)
         }
+    }
+}
+
+fn rate(kind: &Kind, word: &Word) -> Result<Value, ValueError> {
+    let Some(rate) = Rate::parse(&word.text) else {
+        return Err(refuse(kind, word, "E020", "is not a rate"));
+    };
+    let windows = Duration::from_secs(1)..=Duration::from_secs(31_536_000);
+    let fits = |it: &Rate| it.count <= RATE_COUNT_MAX && windows.contains(&it.window);
+    match rate.as_ref().is_none_or(fits) {
+        true => Ok(Value::Rate(rate)),
+        false => Err(refuse(kind, word, "E021", "is out of bounds")),
     }
 }
 
@@ -407,6 +424,8 @@ impl core::fmt::Display for Value {
             Value::Int(value) => write!(f, "{value}"),
             Value::Duration(value) => f.write_str(&duration_text(*value)),
             Value::Size(value) => f.write_str(&size_text(*value)),
+            Value::Rate(Some(rate)) => f.write_str(&quoted(&rate.to_string())),
+            Value::Rate(None) => f.write_str("0"),
             Value::Octal(value) => write!(f, "0{value:o}"),
             Value::Word(value) => f.write_str(value),
             Value::Text(value) => f.write_str(&quoted(value)),

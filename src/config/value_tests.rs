@@ -277,3 +277,24 @@ fn canonical_text_is_read_back_as_the_same_value() {
         assert_eq!(value, again, "{text}");
     }
 }
+
+#[test]
+fn rates_are_counts_in_a_window() {
+    let cases = [
+        ("10", "\"10\""),
+        ("10/1", "\"10\""),
+        ("60/3", "\"60/3\""),
+        ("60/1m", "\"60/60\""),
+        ("0", "0"),
+        ("0/60", "0"),
+        ("ten", "E020: \"ten\" is not a rate"),
+        ("1/0", "E020: \"1/0\" is not a rate"),
+        ("-1", "E020: \"-1\" is not a rate"),
+        ("1/500ms", "E021: \"1/500ms\" is out of bounds"),
+        ("1/2y", "E020: \"1/2y\" is not a rate"),
+        ("2000000000", "E021: \"2000000000\" is out of bounds"),
+    ];
+    for (text, expected) in cases {
+        check(Kind::Rate, &word(text), expected);
+    }
+}

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::cells::{Gauge, LimitCell};
 use crate::base::peer_table::PeerTable;
+use crate::base::throttle::Throttles;
 use crate::types::id::{SHARDS_MAX, ShardId};
 
 #[derive(Default)]
@@ -30,6 +31,8 @@ pub struct Cells {
     pub memory_used: Gauge,
     /// What `memory_goal` and `memory_hwm` are percentages of.
     pub memory_limit: Gauge,
+    /// Throttles of all stanzas that set one.
+    pub throttles: Throttles,
     slot_waiters: SlotWaiters,
 }
 

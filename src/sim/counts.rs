@@ -129,6 +129,10 @@ pub enum Check {
     OutgoingLimit,
     HostLimit,
     QueueLimit,
+    /// 4: no window of a throttle carries more than it may, by the engines' own stamps; and no
+    /// message begins that was not counted.
+    Throttle,
+    ThrottleCounts,
     /// 4: sessions of clients, per listener and per peer.
     SessionLimit,
     /// 4: recipients of a transaction, messages of a connection.
@@ -261,7 +265,7 @@ pub const FAULTS: [&str; 64] = [
     "host slow",
 ];
 
-pub const CHECKS: [&str; 26] = [
+pub const CHECKS: [&str; 28] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
@@ -273,6 +277,8 @@ pub const CHECKS: [&str; 26] = [
     "4 outgoing connections",
     "4 connections per host",
     "4 connections per queue",
+    "4 windows of throttles",
+    "4 starts under throttles",
     "4 sessions coming in",
     "4 batch and connection sizes",
     "4 source addresses",

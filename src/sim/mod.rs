@@ -23,6 +23,7 @@ mod peers;
 mod perform;
 pub mod planted;
 mod process;
+mod rates;
 mod recovery;
 mod scenario;
 mod schedule;

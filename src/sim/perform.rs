@@ -40,6 +40,7 @@ impl World {
             return;
         }
         process.engines[shard].handle(now, input, &mut process.outbox);
+        self.check_throttles();
         self.perform(shard);
         self.check_waits();
     }
@@ -187,6 +188,7 @@ impl World {
         if bytes.starts_with(b"220 ") && id.side == Side::In {
             self.admitted(number);
         }
+        self.check_counted(number, &bytes);
         let now_us = self.now_us;
         let extra_us = self.unseeded();
         let Some(end) = &mut self.ends[number] else {

@@ -29,6 +29,7 @@ use crate::log::SyncMode;
 use crate::sim::counts::Check;
 use crate::sim::counts::Fault;
 use crate::sim::planted::Planted;
+use crate::sim::rates::Rates;
 use crate::sim::recovery::Opening;
 use crate::sim::scenario::SECOND;
 use crate::sim::world::Event;
@@ -58,6 +59,7 @@ pub struct Process {
     pub engines: Vec<Engine>,
     pub outbox: Outbox,
     pub cells: Vec<Arc<Cells>>,
+    pub rates: Rates,
     /// Planned wake-ups, by shard.
     pub ticks: Vec<Option<u64>>,
     /// The engines' monotonic clock is ahead of the run's by so much.
@@ -167,6 +169,7 @@ impl World {
             engines: Vec::new(),
             outbox: Outbox::default(),
             cells,
+            rates: Rates::default(),
             ticks: vec![None; shards],
             mono_ahead_us: self.streams.life.below(1_000_000 * SECOND),
             mesh: (0..shards * shards).map(|_| VecDeque::new()).collect(),

@@ -103,6 +103,17 @@ pub struct Limits {
     pub expiration_s: u64,
 }
 
+/// Throttles of the config, as it writes them.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    /// Of the first binding, for messages and for connections.
+    pub binding: [String; 2],
+    /// Of the last binding for one domain.
+    pub domain: String,
+    /// Of the first host, for messages and for connections.
+    pub host: [String; 2],
+}
+
 /// Something that happens at a moment of the run.
 #[derive(Clone, Copy, Debug)]
 pub enum Happening {
@@ -151,6 +162,8 @@ pub struct Scenario {
     pub messages: u64,
     pub happenings: Vec<(u64, Happening)>,
     pub calm_us: u64,
+    /// Nothing in runs without throttles.
+    pub rates: Option<Rates>,
     options: Options,
 }
 
@@ -206,6 +219,7 @@ impl Scenario {
         // Of their own, so that what is drawn besides stays as it is.
         let mut faults = Prng::stream(seed, "more disk trouble");
         let more = draw_more_disk_trouble(&mut faults, concerns, calm_us);
+        let mut throttles = Prng::stream(seed, "throttles");
         let bindings = prng.between(1, 3);
         let binding = |number| BindingPlan {
             name: format!("b{number}"),
@@ -232,6 +246,7 @@ impl Scenario {
             domains,
             hosts,
             calm_us,
+            rates: throttles.chance(1, 2).then(|| draw_rates(&mut throttles)),
             options,
         }
     }
@@ -258,9 +273,13 @@ impl Scenario {
                 true => host.name.clone(),
                 false => host.address.to_string(),
             };
+            let throttles = match &self.rates {
+                Some(rates) if !by_name => written(&rates.host),
+                _ => String::new(),
+            };
             let _ = writeln!(
                 text,
-                "host \"{name}\" {{ Max_Outbound_Connections = {limit} }}"
+                "host \"{name}\" {{ Max_Outbound_Connections = {limit} {throttles} }}"
             );
         }
         text
@@ -365,10 +384,21 @@ impl Scenario {
     fn write_senders(&self, text: &mut String) {
         let mut bindings = String::new();
         for binding in &self.bindings {
+            let mut throttles = String::new();
+            if let Some(rates) = &self.rates {
+                if binding.name == self.bindings[0].name {
+                    throttles = written(&rates.binding);
+                } else if let Some(domain) = self.domains.first() {
+                    let (domain, rate) = (&domain.name, &rates.domain);
+                    throttles = format!(
+                        "domain \"{domain}\" {{ Outbound_Throttle_Messages = \"{rate}\" }}"
+                    );
+                }
+            }
             let _ = writeln!(
                 bindings,
                 " binding \"{0}\" {{ Bind_Address = \"{1}\" \
-                 EHLO_Hostname = \"{0}.sender.example\" }}",
+                 EHLO_Hostname = \"{0}.sender.example\" {throttles} }}",
                 binding.name, binding.address,
             );
         }
@@ -393,6 +423,31 @@ impl Scenario {
     pub fn converts(&self) -> bool {
         self.options.eight_bit == "convert"
     }
+}
+
+/// Rates that let the mail of a run pass in minutes, and keep it waiting now and then.
+fn draw_rates(prng: &mut Prng) -> Rates {
+    let mut rate = || {
+        let seconds = prng.between(1, 4);
+        let most = 40 * seconds;
+        let count = match prng.chance(1, 8) {
+            true => prng.between(4_097, 9_000),
+            false => prng.between(4 * seconds, most),
+        };
+        format!("{count}/{seconds}")
+    };
+    Rates {
+        binding: [rate(), rate()],
+        domain: rate(),
+        host: [rate(), rate()],
+    }
+}
+
+fn written([messages, connections]: &[String; 2]) -> String {
+    format!(
+        "Outbound_Throttle_Messages = \"{messages}\" \
+         Outbound_Throttle_Connections = \"{connections}\""
+    )
 }
 
 /// A limit in one generation: the first has it as it is.

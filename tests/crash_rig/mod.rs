@@ -282,7 +282,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// An address that stays free between the engine's lives: connections on loopback come from
 /// 127.0.0.1, so that none of them can take a port of another address meanwhile.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     let address = Ipv4Addr::new(127, 77, high, low);
     let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");

@@ -11,6 +11,7 @@ mod ending;
 mod openings;
 mod pump;
 mod slots;
+mod throttles;
 pub mod view;
 
 use core::net::IpAddr;
@@ -32,6 +33,7 @@ use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::slots::{Lines, Places};
+use crate::engine::owner::throttles::{Bookings, Throttled};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
@@ -60,6 +62,10 @@ struct Link {
     dialing: u32,
     connections: Vec<Key>,
     openings: Openings,
+    throttled: Throttled,
+    /// A host that connections of it lead to has a throttle of its own.
+    meets_host_throttles: bool,
+    bookings: Bookings,
     /// Batches whose body is back, ahead of what the queue holds.
     ready: VecDeque<OpenJob>,
     fetching: u32,
@@ -96,6 +102,8 @@ struct Outgoing {
     jobs: Vec<OpenJob>,
     timer: Option<(Mono, TimerKey)>,
     places: Places,
+    /// Of its host.
+    throttled: Throttled,
 }
 
 /// A message that a connection is working on.
@@ -110,6 +118,7 @@ struct OpenJob {
 #[derive(Clone, Copy)]
 enum Timer {
     Connection(Key),
+    Throttle(QueueId),
 }
 
 pub struct Owner {
@@ -193,6 +202,7 @@ impl Owner {
         let queue = self.queues.open(turn.now, binding, domain, &settings.queue);
         let mut link = Link::new(binding.clone(), domain.into(), settings);
         link.unnamed = is_unnamed(&turn.common.generation.config, binding);
+        link.throttled = throttled(turn, &link.settings);
         self.links.insert(queue, link);
         queue
     }
@@ -235,12 +245,32 @@ impl Owner {
             let (binding, domain) = (link.binding.clone(), link.domain.clone());
             let settings = self.settings_of(turn, &binding, &domain);
             self.queues.set_settings(queue, &settings.queue);
+            self.leave_throttles(queue);
             if let Some(link) = self.links.get_mut(&queue) {
+                link.throttled = throttled(turn, &settings);
                 link.settings = settings;
                 link.unnamed = is_unnamed(&turn.common.generation.config, &binding);
                 link.plan = Way::Unknown;
             }
             self.mark(queue);
+        }
+        self.rethrottle_connections(turn);
+    }
+
+    /// Host stanzas may have changed too.
+    fn rethrottle_connections(&mut self, turn: &Turn<'_>) {
+        for key in self.outgoing.keys() {
+            let Some(outgoing) = self.outgoing.get(key) else {
+                continue;
+            };
+            let (queue, host) = (outgoing.queue, outgoing.host.clone());
+            let throttled = self.host_throttles(turn, queue, &host);
+            if let Some(link) = self.links.get_mut(&queue) {
+                link.meets_host_throttles |= throttled.messages.is_some();
+            }
+            if let Some(outgoing) = self.outgoing.get_mut(key) {
+                outgoing.throttled = throttled;
+            }
         }
     }
 
@@ -335,6 +365,7 @@ impl Owner {
                 Wake::Expired(entry) => self.expired(turn, entry),
                 Wake::Forgotten(queue) => {
                     self.lines.leave(queue);
+                    self.leave_throttles(queue);
                     self.links.swap_remove(&queue);
                 }
             }
@@ -343,8 +374,10 @@ impl Owner {
         let mut fired = core::mem::take(&mut self.fired);
         self.timers.expire(turn.now.mono, &mut fired);
         for timer in fired.drain(..) {
-            let Timer::Connection(key) = timer;
-            self.connection_timer(turn, key);
+            match timer {
+                Timer::Connection(key) => self.connection_timer(turn, key),
+                Timer::Throttle(queue) => self.throttle_timer(queue),
+            }
         }
         self.fired = fired;
     }
@@ -400,6 +433,12 @@ impl Owner {
     }
 }
 
+fn throttled(turn: &Turn<'_>, settings: &LinkSettings) -> Throttled {
+    let LinkSettings { delivery, .. } = settings;
+    let rates = [&delivery.throttle_messages, &delivery.throttle_connections];
+    Throttled::of(turn, rates.map(Option::as_ref))
+}
+
 /// True if mail of this binding is sent by `default`, since no other has its name.
 pub fn is_unnamed(config: &Config, binding: &str) -> bool {
     binding != HELD_BINDING && config.binding_by_name(binding).is_none()
@@ -423,6 +462,9 @@ impl Link {
             dialing: 0,
             connections: Vec::new(),
             openings: Openings::default(),
+            throttled: Throttled::default(),
+            meets_host_throttles: false,
+            bookings: Bookings::default(),
             ready: VecDeque::new(),
             fetching: 0,
             trying_since: None,

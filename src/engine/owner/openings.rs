@@ -30,7 +30,14 @@ pub(super) struct Openings {
 impl Openings {
     /// The least busy connection that can take a message; of several the one that last became so.
     pub(super) fn best(&self) -> Option<Key> {
-        self.beside.iter().find_map(|level| level.last()).copied()
+        self.in_order().next()
+    }
+
+    /// All that can take a message, the least busy first.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = Key> + '_ {
+        self.beside
+            .iter()
+            .flat_map(|level| level.iter().rev().copied())
     }
 
     /// Connections that can take a message, or will be able to once their first one is answered.

@@ -14,6 +14,7 @@ use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
 use crate::engine::owner::openings::Opening;
 use crate::engine::owner::slots::{Bound, Limit, Places};
+use crate::engine::owner::throttles::Throttled;
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
 use crate::types::outcome::{OutcomeKind, Stage};
@@ -27,6 +28,9 @@ const FETCHES_MAX: u32 = 16;
 /// next turns, so that a large queue does not hold up the others.
 const REFUSED_PER_TURN_MAX: usize = 256;
 
+/// What is ready to go is not kept longer than this for a throttle.
+const UNSERVED_MAX: Duration = Duration::from_secs(1);
+
 /// The shortest rest of a queue whose way cannot be found: name servers need a moment too.
 const DNS_REST_MIN: Duration = Duration::from_secs(5);
 
@@ -38,6 +42,15 @@ enum Obstacle {
     /// These limits are reached. One of them must get room.
     Reached(Vec<Bound>),
     Resting(Mono),
+    /// A throttle. The queue is looked at again when that is over.
+    Throttled,
+}
+
+/// What is against the hosts that could not be chosen.
+#[derive(Default)]
+struct Against {
+    reached: Vec<Bound>,
+    throttled_until: Option<Mono>,
 }
 
 impl Owner {
@@ -53,16 +66,39 @@ impl Owner {
             self.open_more(turn, queue);
         }
         self.give_back_unserved(turn, queue);
+        let books = self
+            .links
+            .get(&queue)
+            .is_some_and(|it| it.bookings.are_held());
+        if books && self.has_nothing_to_start(turn.now.mono, queue) {
+            self.leave_throttles(queue);
+        }
         self.note_cause(turn, queue);
     }
 
-    /// Messages whose body has come back while the last connection went: they wait in the queue
-    /// again, where they wake it, expire and are listed like all others.
+    /// Nothing that a turn under a throttle could be used for.
+    fn has_nothing_to_start(&self, now: Mono, queue: QueueId) -> bool {
+        let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
+            return true;
+        };
+        let connecting = link.connections.len() as u32 <= link.dialing;
+        if connecting && link.bookings.is_overdue(now) {
+            return true;
+        }
+        let suspended = link.settings.suspended || view.rests_until().is_some();
+        let waits = view.count(State::Active) as usize + link.ready.len();
+        suspended || waits == 0 && link.fetching == 0
+    }
+
+    /// Messages whose body has come back while the last connection went, or a throttle was reached:
+    /// they wait in the queue again, where they wake it, expire and are listed like all others.
     fn give_back_unserved(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         let Some(link) = self.links.get_mut(&queue) else {
             return;
         };
-        if !link.connections.is_empty() {
+        let throttled = link.bookings.latest();
+        let waits = throttled.is_some_and(|(_, at)| at > turn.now.mono + UNSERVED_MAX);
+        if !link.connections.is_empty() && !waits {
             return;
         }
         for job in link.ready.drain(..).rev() {
@@ -74,9 +110,13 @@ impl Owner {
     /// Gives work to every connection that can take some, the least busy first.
     fn feed(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         loop {
-            let best = self.links.get(&queue).and_then(|link| link.openings.best());
-            let Some(key) = best else { return };
+            let Some(key) = self.connection_for(turn, queue) else {
+                return;
+            };
             let Some(job) = self.take_job(turn, queue) else {
+                return;
+            };
+            let Some(job) = self.admitted(turn, key, job) else {
                 return;
             };
             self.start(turn, key, job);
@@ -90,7 +130,9 @@ impl Owner {
             if let Some(job) = link.ready.pop_front() {
                 return Some(job);
             }
-            if link.fetching >= FETCHES_MAX {
+            let throttle = link.throttled.messages.as_ref();
+            let at_once = throttle.map_or(u32::MAX, |it| it.rate().count);
+            if link.fetching >= FETCHES_MAX.min(at_once) {
                 return None;
             }
             let recipients_max = link.settings.delivery.max_recipients_per_batch as usize;
@@ -135,7 +177,7 @@ impl Owner {
 
     fn open_more(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         let wanted = self.connections_wanted(queue);
-        if wanted == 0 {
+        if wanted == 0 || !self.is_worth_connecting(turn.now.mono, queue) {
             return;
         }
         let Some(plan) = self.way(turn, queue) else {
@@ -160,6 +202,10 @@ impl Owner {
                 Err(Obstacle::Resting(until)) => {
                     self.lines.leave(queue);
                     self.rest(turn, queue, plan, until);
+                    return false;
+                }
+                Err(Obstacle::Throttled) => {
+                    self.lines.leave(queue);
                     return false;
                 }
                 Err(Obstacle::Reached(reached)) => reached,
@@ -300,33 +346,53 @@ impl Owner {
         queue: QueueId,
         plan: &Plan,
     ) -> Result<(), Obstacle> {
-        let mut reached = Vec::new();
-        let index = match self.choose(turn, queue, plan, &mut reached) {
+        let mut against = Against::default();
+        let index = match self.choose(turn, queue, plan, &mut against) {
             Choice::Host(index) => index,
-            Choice::Full => return Err(Obstacle::Reached(reached)),
+            Choice::Full => match against.throttled_until {
+                Some(until) if against.reached.is_empty() => {
+                    self.look_again(queue, until);
+                    return Err(Obstacle::Throttled);
+                }
+                _ => return Err(Obstacle::Reached(against.reached)),
+            },
             Choice::Resting(until) => return Err(Obstacle::Resting(until)),
         };
         let host = plan.hosts[index].clone();
+        let now = turn.now.mono;
+        let throttled = self.host_throttles(turn, queue, &host);
+        if !self.may_connect(now, queue, throttled.connections.as_ref()) {
+            return Err(Obstacle::Throttled);
+        }
         let bound = self.host_bound(turn, queue, &host);
         let places = self.reserve(turn, process_bound(turn), bound);
         let places = places.map_err(|reached| Obstacle::Reached(vec![reached]))?;
-        self.dial(turn, queue, host, places);
+        if !self.connects(now, queue, throttled.connections.as_ref()) {
+            self.release(turn, places);
+            return Err(Obstacle::Throttled);
+        }
+        self.dial(turn, queue, (host, throttled), places);
         Ok(())
     }
 
-    /// The host for one more connection; `reached` gets the limits of those that have no room.
+    /// The host for one more connection; `against` gets what is against those that have no room.
     fn choose(
         &self,
         turn: &Turn<'_>,
         queue: QueueId,
         plan: &Plan,
-        reached: &mut Vec<Bound>,
+        against: &mut Against,
     ) -> Choice {
         self.hosts.choose(turn.now.mono, plan, |host| {
             if let Some(bound) = self.host_bound(turn, queue, host)
                 && !bound.has_room(&turn.common.cells)
             {
-                reached.push(bound);
+                against.reached.push(bound);
+                return None;
+            }
+            if let Some(at) = self.host_opens_at(turn, queue, host) {
+                let soonest = against.throttled_until.map_or(at, |it| it.min(at));
+                against.throttled_until = Some(soonest);
                 return None;
             }
             let ip = host.address.ip();
@@ -347,12 +413,19 @@ impl Owner {
         })
     }
 
-    fn dial(&mut self, turn: &mut Turn<'_>, queue: QueueId, host: Host, places: Places) {
+    fn dial(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        (host, throttled): (Host, Throttled),
+        places: Places,
+    ) {
         let Some(link) = self.links.get(&queue) else {
             return self.release(turn, places);
         };
         let ip = host.address.ip();
         let settings = link.settings.clone();
+        let meets_throttles = throttled.messages.is_some();
         let source = settings.binding.source_for(ip);
         let remote = host.address;
         let deadline = turn.now.mono + settings.delivery.connect_timeout;
@@ -371,12 +444,14 @@ impl Owner {
             jobs: Vec::new(),
             timer: None,
             places,
+            throttled,
         }));
         self.set_timer(key, deadline);
         *self.host_load.entry(ip).or_default() += 1;
         if let Some(link) = self.links.get_mut(&queue) {
             link.connections.push(key);
             link.dialing += 1;
+            link.meets_host_throttles |= meets_throttles;
             link.trying_since.get_or_insert(turn.now.mono);
         }
         turn.common.stats.counters.connections_out += 1;
@@ -428,6 +503,8 @@ impl Owner {
             return;
         }
         let open = link.connections.len() as u32 > link.dialing;
+        let throttled = link.bookings.latest().map(|(_, at)| at);
+        let throttled = throttled.filter(|at| *at > turn.now.mono);
         let at_limit =
             link.connections.len() as u32 >= link.settings.delivery.max_outbound_connections;
         let (cause, until) = match () {
@@ -436,6 +513,7 @@ impl Owner {
             () if rests.is_some() => (Cause::HostsFailing, rests),
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
+            () if throttled.is_some() && active > 0 => (Cause::Throttle, throttled),
             () if self.lines.has(queue) && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
@@ -462,6 +540,7 @@ impl Link {
         self.connections.retain(|known| *known != key);
         if self.connections.is_empty() {
             self.openings.release();
+            self.meets_host_throttles = false;
         }
     }
 }

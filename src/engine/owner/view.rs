@@ -25,8 +25,10 @@ const ATTEMPTS_OF_MAX: usize = 100_000;
 const TRACED_MAX: usize = 100;
 
 /// Options that `why` shows with their origin.
-const LIMIT_OPTIONS: [&str; 4] = [
+const LIMIT_OPTIONS: [&str; 6] = [
     "max_outbound_connections",
+    "outbound_throttle_messages",
+    "outbound_throttle_connections",
     "max_deliveries_per_connection",
     "max_recipients_per_batch",
     "retry_interval",
@@ -480,13 +482,19 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
         domain: Some(link.domain.to_string()),
         ..ConfigQuery::default()
     };
+    let throttle = link.bookings.latest().map(|(throttle, _)| throttle.name());
     let limit = |option: &&str| {
+        let binds = match cause {
+            Cause::ConnectionLimit => *option == LIMIT_OPTIONS[0],
+            Cause::Throttle => throttle.is_some_and(|name| name.starts_with(option)),
+            _ => false,
+        };
         let found = common.generation.config.eval(option, &query).ok()?;
         Some(LimitState {
             option: option.to_string(),
             value: found.value.unwrap_or_else(|| "unset".to_string()),
             origin: found.origin.to_string(),
-            binding_now: cause == Cause::ConnectionLimit && *option == LIMIT_OPTIONS[0],
+            binding_now: binds,
         })
     };
     LIMIT_OPTIONS.iter().filter_map(limit).collect()
@@ -526,7 +534,13 @@ fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) ->
             let active = units::grouped(active.into());
             format!("{limit} {are} the limit, {active} waiting")
         }
-        Cause::Throttle => "waits for a throttle".to_string(),
+        Cause::Throttle => match link.bookings.latest() {
+            Some((throttle, _)) => {
+                let (name, rate) = (throttle.name(), throttle.rate());
+                format!("waits for its turn under {name}, which is \"{rate}\"")
+            }
+            None => "waits for its turn under a throttle".to_string(),
+        },
         Cause::Suspended => "delivery is suspended by suspend_delivery".to_string(),
         Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
     };

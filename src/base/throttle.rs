@@ -1,0 +1,441 @@
+//! Throttles: never more than so many starts in any window of so much time, over all shards
+//! together. A burst may take all of a window at once; then start i+N is no earlier than the
+//! window's length after start i.
+//!
+//! Two rings of moments, one value for each of the last N starts. `started` is what has happened,
+//! and alone decides whether one more may. `booked` says when those who ask will have their turn:
+//! who cannot start now is given a moment of its own, N behind the one that it follows, and sleeps
+//! until then. So nobody polls, nobody wakes in vain with others, and whoever asks once per start
+//! is served in the order of asking, on whatever shard.
+//!
+//! A ring has at most [`SLOTS_MAX`] places: with a larger N neighbouring starts share one, which
+//! counts from the latest of them. The promise stays exact, and less than 1/[`SLOTS_MAX`] unused.
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::base::map::Map;
+use crate::base::time::Mono;
+use crate::base::units;
+
+/// Places of a ring.
+pub const SLOTS_MAX: u32 = 4_096;
+
+/// Turns that were given back and wait for the next who asks; further ones are not used.
+const RETURNED_MAX: usize = 4_096;
+
+/// Throttles of former configurations that are kept at least.
+const KEPT_MIN: usize = 64;
+
+/// So many in any window.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    /// More than nothing.
+    pub window: Duration,
+}
+
+impl Rate {
+    /// `"N"` is N in a second, `"N/W"` is N in W seconds, or in W with a unit.
+    pub fn parse(text: &str) -> Option<Option<Rate>> {
+        let (count, window) = match text.split_once('/') {
+            Some((count, window)) => (count, units::parse_duration(window.trim())?),
+            None => (text, Duration::from_secs(1)),
+        };
+        let count = count.trim().parse().ok()?;
+        if window.is_zero() {
+            return None;
+        }
+        Some((count > 0).then_some(Rate { count, window }))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rate { count, window } = self;
+        match (window.as_secs(), window.subsec_millis()) {
+            (1, 0) => write!(f, "{count}"),
+            (seconds, 0) => write!(f, "{count}/{seconds}"),
+            (seconds, _) => write!(f, "{count}/{}ms", seconds * 1_000 + millis(*window)),
+        }
+    }
+}
+
+fn millis(window: Duration) -> u64 {
+    u64::from(window.subsec_millis())
+}
+
+/// When one start is due. To be used at that moment or soon after, or given back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Booking {
+    pub at: Mono,
+    number: u64,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Throttle {
+    /// What it belongs to, for whoever asks why he waits.
+    name: Box<str>,
+    rate: Rate,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    started: Ring,
+    booked: Ring,
+    returned: BTreeSet<Booking>,
+}
+
+/// Moments in the order of their numbers, which never go back.
+#[derive(Debug)]
+struct Ring {
+    slots: Vec<Mono>,
+    slots_max: usize,
+    per_slot: u64,
+    next: u64,
+}
+
+impl Ring {
+    fn new(rate: Rate) -> Ring {
+        let per_slot = u64::from(rate.count.div_ceil(SLOTS_MAX));
+        Ring {
+            slots: Vec::new(),
+            slots_max: (u64::from(rate.count) / per_slot) as usize,
+            per_slot,
+            next: 0,
+        }
+    }
+
+    fn slot_of(&self, number: u64) -> usize {
+        ((number / self.per_slot) % self.slots_max as u64) as usize
+    }
+
+    /// The earliest moment that the next number may have.
+    fn earliest(&self, window: Duration) -> Mono {
+        let begins_slot = self.next.is_multiple_of(self.per_slot);
+        match self.slots.get(self.slot_of(self.next)) {
+            Some(last) if begins_slot => *last + window,
+            _ => Mono(0),
+        }
+    }
+
+    fn latest(&self) -> Mono {
+        match self.next.checked_sub(1) {
+            Some(number) => self.slots[self.slot_of(number)],
+            None => Mono(0),
+        }
+    }
+
+    /// Gives the next number its moment, or the latest one if that is later.
+    fn push(&mut self, at: Mono) -> u64 {
+        let at = at.max(self.latest());
+        let (number, slot) = (self.next, self.slot_of(self.next));
+        match self.slots.get_mut(slot) {
+            Some(place) => *place = at,
+            None => self.slots.push(at),
+        }
+        self.next += 1;
+        number
+    }
+
+    /// A number has come later than it was to, which moves those that are N behind it.
+    fn moved(&mut self, number: u64, at: Mono) {
+        let places = self.slots_max as u64 * self.per_slot;
+        if self.next - number <= places {
+            let slot = self.slot_of(number);
+            self.slots[slot] = self.slots[slot].max(at);
+        }
+    }
+}
+
+impl Throttle {
+    pub fn new(name: &str, rate: Rate) -> Throttle {
+        assert!(rate.count > 0, "a rate of nothing is no limit, not this");
+        Throttle {
+            name: name.into(),
+            rate,
+            state: Mutex::new(State {
+                started: Ring::new(rate),
+                booked: Ring::new(rate),
+                returned: BTreeSet::new(),
+            }),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// The turn of one start. If it is now, [`Self::start`] is to be called at once.
+    pub fn book(&self, now: Mono) -> Booking {
+        let mut state = self.state();
+        if let Some(booking) = state.returned.pop_first() {
+            let at = booking.at.max(now);
+            return Booking { at, ..booking };
+        }
+        let at = now.max(state.booked.earliest(self.rate.window));
+        let number = state.booked.push(at);
+        // Never before those who asked first.
+        let at = state.booked.latest();
+        Booking { at, number }
+    }
+
+    /// When somebody who asked now would have his turn.
+    pub fn opens_at(&self) -> Mono {
+        let state = self.state();
+        let started = state.started.earliest(self.rate.window);
+        let returned = state.returned.first().map(|it| it.at);
+        let booked = state
+            .booked
+            .earliest(self.rate.window)
+            .max(state.booked.latest());
+        started.max(returned.map_or(booked, |it| it.min(booked)))
+    }
+
+    /// Starts one, whose turn has come. If those before it were late, it is too: the turn then is
+    /// at another moment.
+    pub fn start(&self, now: Mono, booking: Booking) -> Result<(), Booking> {
+        let mut state = self.state();
+        let at = booking.at.max(state.started.earliest(self.rate.window));
+        if now < at {
+            return Err(Booking { at, ..booking });
+        }
+        state.started.push(now);
+        state.booked.moved(booking.number, now);
+        Ok(())
+    }
+
+    /// How many have started.
+    pub fn started(&self) -> u64 {
+        self.state().started.next
+    }
+
+    /// When a turn really comes: later than booked if those before it were late.
+    pub fn due(&self, booking: Booking) -> Booking {
+        let at = self.state().started.earliest(self.rate.window);
+        Booking {
+            at: booking.at.max(at),
+            ..booking
+        }
+    }
+
+    /// Who booked has no use for its turn.
+    pub fn give_back(&self, booking: Booking) {
+        let mut state = self.state();
+        if state.returned.len() < RETURNED_MAX {
+            state.returned.insert(booking);
+        }
+    }
+
+    /// Nothing that has started limits what comes.
+    fn is_clear(&self, now: Mono) -> bool {
+        let state = self.state();
+        let last = state.started.latest().max(state.booked.latest());
+        state.started.next == 0 || last + self.rate.window <= now
+    }
+
+    /// Held for some tens of instructions. A panic in them would have left whole numbers behind.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All throttles of a process, by what they belong to.
+#[derive(Debug, Default)]
+pub struct Throttles {
+    /// By the stanza that sets them and the option that it sets.
+    known: Mutex<Map<Box<str>, Arc<Throttle>>>,
+}
+
+impl Throttles {
+    /// Those that are known, each once.
+    pub fn all(&self) -> Vec<Arc<Throttle>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().cloned().collect()
+    }
+
+    /// The throttle of a stanza: the same one, with what it has counted, as long as the rate is.
+    pub fn get(&self, now: Mono, stanza: &str, rate: Rate) -> Arc<Throttle> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(stanza).filter(|it| it.rate() == rate);
+        if let Some(found) = found {
+            return found.clone();
+        }
+        if known.len() >= KEPT_MIN {
+            known.retain(|_, it| Arc::strong_count(it) > 1 || !it.is_clear(now));
+        }
+        let made = Arc::new(Throttle::new(stanza, rate));
+        known.insert(stanza.into(), made.clone());
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::prng::Prng;
+
+    const MS: u64 = 1_000;
+
+    fn rate(text: &str) -> Rate {
+        Rate::parse(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn rates_are_read_and_shown() {
+        let read = |text| Rate::parse(text).map(|it| it.map(|it| it.to_string()));
+        for (text, shown) in [("10", "10"), ("60/3", "60/3"), ("8/3600", "8/3600")] {
+            assert_eq!(read(text), Some(Some(shown.to_string())));
+        }
+        assert_eq!(read("5/1m"), Some(Some("5/60".into())));
+        assert_eq!(read("0"), Some(None));
+        assert_eq!(read("0/60"), Some(None));
+        for text in ["", "x", "-1", "1/0", "1/", "/1", "1/x", "99999999999"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    /// Windows that carry more than they may.
+    fn assert_kept(rate: Rate, starts: &[Mono]) {
+        for pair in starts.windows(rate.count as usize + 1) {
+            let (first, last) = (pair[0], pair[rate.count as usize]);
+            assert!(last >= first + rate.window, "{rate}: {first:?} to {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_may_be_taken_at_once_and_then_waits() {
+        let throttle = Throttle::new("t", rate("1000/3600"));
+        let now = Mono(5);
+        for _ in 0..1_000 {
+            let turn = throttle.book(now);
+            assert_eq!(turn.at, now);
+            throttle.start(now, turn).unwrap();
+        }
+        assert_eq!(throttle.book(now).at, now + Duration::from_secs(3_600));
+    }
+
+    /// Customers of one throttle, each with so many starts to make, who come late now and then.
+    struct Crowd {
+        throttle: Throttle,
+        waiting: Vec<(Option<Booking>, u32)>,
+        starts: Vec<Mono>,
+        prng: Prng,
+    }
+
+    impl Crowd {
+        fn new(rate: Rate, each: &[u32], seed: u64) -> Crowd {
+            Crowd {
+                throttle: Throttle::new("t", rate),
+                waiting: each.iter().map(|count| (None, *count)).collect(),
+                starts: Vec::new(),
+                prng: Prng::new(seed),
+            }
+        }
+
+        fn run(&mut self, late_us: u64) {
+            let mut now = Mono(0);
+            while self.waiting.iter().any(|(_, left)| *left > 0) {
+                for customer in &mut self.waiting {
+                    while customer.1 > 0 {
+                        let turn = customer.0.unwrap_or_else(|| self.throttle.book(now));
+                        customer.0 = Some(turn);
+                        if turn.at > now {
+                            break;
+                        }
+                        match self.throttle.start(now, turn) {
+                            Ok(()) => {
+                                self.starts.push(now);
+                                *customer = (None, customer.1 - 1);
+                            }
+                            Err(later) => customer.0 = Some(later),
+                        }
+                    }
+                }
+                let next = self.waiting.iter().filter(|it| it.1 > 0);
+                let next = next.filter_map(|it| it.0).map(|turn| turn.at).min();
+                let late = self.prng.below(late_us + 1);
+                now = next.unwrap_or(now).max(now) + Duration::from_micros(late);
+            }
+        }
+    }
+
+    #[test]
+    fn no_window_is_ever_over_and_little_is_left_unused() {
+        let mut prng = Prng::new(7);
+        for seed in 0..300 {
+            let count = 1 + prng.below(if seed % 3 == 0 { 9_000 } else { 40 }) as u32;
+            let rate = Rate {
+                count,
+                window: Duration::from_millis(50 + prng.below(3_000)),
+            };
+            let customers = 1 + prng.below(20);
+            let each: Vec<u32> = (0..customers)
+                .map(|_| 1 + prng.below(u64::from(count) * 6 / customers + 2) as u32)
+                .collect();
+            let mut crowd = Crowd::new(rate, &each, seed);
+            crowd.run(MS / 2);
+            assert_kept(rate, &crowd.starts);
+            let all = crowd.starts.len() as u64;
+            let windows = all.div_ceil(u64::from(count)) - 1;
+            let least = rate.window * windows as u32;
+            let took = crowd.starts.last().unwrap().since(Mono(0));
+            let allowed = least.mul_f64(1.05) + Duration::from_millis(2);
+            assert!(
+                took <= allowed,
+                "{rate}: {took:?} for {all}, at best {least:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_waits_is_served_in_the_order_of_asking() {
+        let throttle = Throttle::new("t", rate("2"));
+        let now = Mono(0);
+        let turns: Vec<Booking> = (0..7).map(|_| throttle.book(now)).collect();
+        let at: Vec<u64> = turns.iter().map(|turn| turn.at.0 / 1_000_000).collect();
+        assert_eq!(at, [0, 0, 1, 1, 2, 2, 3]);
+        // One that comes later stands behind, and takes the place of one that leaves.
+        assert_eq!(throttle.book(Mono(500)).at.0 / 1_000_000, 3);
+        throttle.give_back(turns[3]);
+        assert_eq!(throttle.book(Mono(600)).at, turns[3].at);
+    }
+
+    #[test]
+    fn who_starts_late_moves_those_behind() {
+        let throttle = Throttle::new("t", rate("1"));
+        let first = throttle.book(Mono(0));
+        let second = throttle.book(Mono(0));
+        throttle.start(Mono(300 * MS), first).unwrap();
+        let moved = throttle.start(Mono(1_000 * MS), second).unwrap_err();
+        assert_eq!(moved.at, Mono(1_300 * MS));
+        throttle.start(Mono(1_300 * MS), moved).unwrap();
+        assert_eq!(throttle.book(Mono(1_400 * MS)).at, Mono(2_300 * MS));
+    }
+
+    #[test]
+    fn a_throttle_lives_as_long_as_its_rate() {
+        let all = Throttles::default();
+        let one = all.get(Mono(0), "binding a", rate("1/60"));
+        one.start(Mono(0), one.book(Mono(0))).unwrap();
+        let same = all.get(Mono(9), "binding a", rate("1/60"));
+        assert!(Arc::ptr_eq(&one, &same));
+        assert!(!Arc::ptr_eq(
+            &one,
+            &all.get(Mono(9), "binding b", rate("1/60"))
+        ));
+        assert!(!Arc::ptr_eq(
+            &one,
+            &all.get(Mono(9), "binding a", rate("2/60"))
+        ));
+    }
+}

@@ -1,0 +1,300 @@
+//! Throttles as queues meet them: a queue that may not start now holds a booking and is looked at
+//! again when its time comes, and never in between.
+//!
+//! Mail that waits for a throttle stays active. A message starts under the throttle of its queue
+//! and under that of the host which its connection leads to; a connection likewise.
+
+use std::sync::Arc;
+
+use crate::base::slab::Key;
+use crate::base::throttle::{Booking, Throttle};
+use crate::base::time::Mono;
+use crate::base::timer_wheel::TimerKey;
+use crate::config::SharedRate;
+use crate::deliver::route::Host;
+use crate::engine::Turn;
+use crate::engine::owner::{OpenJob, Owner, Timer};
+use crate::queue::QueueId;
+use core::time::Duration;
+
+/// How long before its turn a queue without connections begins to make one.
+const LEAD: Duration = Duration::from_secs(2);
+
+/// How long a queue whose turn has come keeps it while its connection is being made: others could
+/// use it.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// What has one throttle for messages and one for connections.
+#[derive(Clone, Default)]
+pub(super) struct Throttled {
+    pub messages: Option<Arc<Throttle>>,
+    pub connections: Option<Arc<Throttle>>,
+}
+
+impl Throttled {
+    pub fn of(turn: &Turn<'_>, rates: [Option<&SharedRate>; 2]) -> Throttled {
+        let (now, all) = (turn.now.mono, &turn.common.cells.throttles);
+        let [messages, connections] =
+            rates.map(|rate| rate.map(|SharedRate { rate, of }| all.get(now, of, *rate)));
+        Throttled {
+            messages,
+            connections,
+        }
+    }
+}
+
+/// The bookings of one queue, and when it is to be looked at for them.
+#[derive(Default)]
+pub(super) struct Bookings {
+    /// At most one under each throttle, of which a queue meets few.
+    held: Vec<(Arc<Throttle>, Booking)>,
+    alarm: Option<(Mono, TimerKey)>,
+}
+
+impl Bookings {
+    fn take(&mut self, throttle: &Arc<Throttle>) -> Option<Booking> {
+        let of = |(it, _): &(Arc<Throttle>, Booking)| Arc::ptr_eq(it, throttle);
+        let index = self.held.iter().position(of)?;
+        Some(self.held.swap_remove(index).1)
+    }
+
+    /// Whether one may start now; otherwise when. The booking is held.
+    fn due(&mut self, now: Mono, throttle: &Arc<Throttle>) -> Result<(), Mono> {
+        let booking = self.take(throttle).unwrap_or_else(|| throttle.book(now));
+        let booking = throttle.due(booking);
+        self.held.push((throttle.clone(), booking));
+        if booking.at <= now {
+            Ok(())
+        } else {
+            Err(booking.at)
+        }
+    }
+
+    /// Starts one if it may start now; otherwise tells when.
+    fn start(&mut self, now: Mono, throttle: &Arc<Throttle>) -> Result<(), Mono> {
+        let booking = self.take(throttle).unwrap_or_else(|| throttle.book(now));
+        throttle.start(now, booking).map_err(|later| {
+            self.held.push((throttle.clone(), later));
+            later.at
+        })
+    }
+
+    pub fn are_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The throttle that this queue waits for longest.
+    pub fn latest(&self) -> Option<(&Throttle, Mono)> {
+        let latest = self.held.iter().max_by_key(|(_, booking)| booking.at)?;
+        Some((&latest.0, latest.1.at))
+    }
+
+    /// A turn that came long ago has not been used.
+    pub fn is_overdue(&self, now: Mono) -> bool {
+        self.held
+            .iter()
+            .any(|(_, booking)| booking.at + HOLD <= now)
+    }
+
+    /// Leaves its turns to others.
+    fn give_back(&mut self) {
+        for (throttle, booking) in self.held.drain(..) {
+            throttle.give_back(booking);
+        }
+    }
+}
+
+impl Owner {
+    /// Whether one more may start under all of these throttles. If not, the queue is looked at
+    /// again when it may.
+    fn may_start<'a>(
+        &mut self,
+        now: Mono,
+        queue: QueueId,
+        throttles: impl IntoIterator<Item = &'a Arc<Throttle>>,
+    ) -> bool {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return false;
+        };
+        let mut until = None;
+        for throttle in throttles {
+            if let Err(at) = link.bookings.due(now, throttle) {
+                until = until.max(Some(at));
+            }
+        }
+        if let Some(until) = until {
+            self.look_again(queue, until);
+        }
+        until.is_none()
+    }
+
+    /// Looks at a queue at this moment, or before it.
+    pub(super) fn look_again(&mut self, queue: QueueId, at: Mono) {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        match link.bookings.alarm {
+            Some((armed, _)) if armed <= at => return,
+            Some((_, timer)) => drop(self.timers.cancel(timer)),
+            None => {}
+        }
+        let timer = self.timers.insert(at, Timer::Throttle(queue));
+        link.bookings.alarm = Some((at, timer));
+    }
+
+    /// A queue that has nothing to start, or may not, keeps nobody waiting.
+    pub(super) fn leave_throttles(&mut self, queue: QueueId) {
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.bookings.give_back();
+            if let Some((_, timer)) = link.bookings.alarm.take() {
+                self.timers.cancel(timer);
+            }
+        }
+    }
+
+    /// The time has come for which a queue was to be looked at.
+    pub(super) fn throttle_timer(&mut self, queue: QueueId) {
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.bookings.alarm = None;
+        }
+        self.mark(queue);
+    }
+
+    /// Whether a connection made now would be of use soon. Only the first one is made ahead.
+    pub(super) fn is_worth_connecting(&mut self, now: Mono, queue: QueueId) -> bool {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return false;
+        };
+        let Some(throttle) = link.throttled.messages.clone() else {
+            return true;
+        };
+        let Err(at) = link.bookings.due(now, &throttle) else {
+            self.look_again(queue, now + HOLD);
+            return true;
+        };
+        if !link.connections.is_empty() {
+            return false;
+        }
+        let from = at.before(LEAD);
+        if from > now {
+            self.look_again(queue, from);
+        }
+        from <= now
+    }
+
+    /// The connection that the next message of a queue goes to, if one may start now.
+    pub(super) fn connection_for(&mut self, turn: &Turn<'_>, queue: QueueId) -> Option<Key> {
+        let link = self.links.get(&queue)?;
+        let best = link.openings.best()?;
+        let of_queue = link.throttled.messages.clone();
+        if of_queue.is_none() && !link.meets_host_throttles {
+            return Some(best);
+        }
+        if !self.may_start(turn.now.mono, queue, &of_queue) {
+            return None;
+        }
+        let link = self.links.get(&queue)?;
+        if !link.meets_host_throttles {
+            return Some(best);
+        }
+        // The least busy of those whose host may be given one now.
+        let keys: Vec<Key> = link.openings.in_order().collect();
+        keys.into_iter().find(|key| {
+            let outgoing = self.outgoing.get(*key);
+            let of_host = outgoing.and_then(|it| it.throttled.messages.clone());
+            self.may_start(turn.now.mono, queue, &of_host)
+        })
+    }
+
+    /// Starts as many recipients of a job as may start now; the others wait in their queue again.
+    /// Nothing if none may.
+    pub(super) fn admitted(
+        &mut self,
+        turn: &Turn<'_>,
+        key: Key,
+        mut job: OpenJob,
+    ) -> Option<OpenJob> {
+        let now = turn.now.mono;
+        let outgoing = self.outgoing.get(key)?;
+        let queue = outgoing.queue;
+        let of_host = outgoing.throttled.messages.clone();
+        let of_queue = self.links.get(&queue)?.throttled.messages.clone();
+        let all = || of_queue.iter().chain(&of_host);
+        if all().next().is_none() {
+            return Some(job);
+        }
+        let mut started = 0;
+        while started < job.recipients.len() && self.may_start(now, queue, all()) {
+            let link = self.links.get_mut(&queue)?;
+            // A turn that another shard has made later meanwhile counts as used by the first.
+            if !all().all(|throttle| link.bookings.start(now, throttle).is_ok()) {
+                break;
+            }
+            started += 1;
+        }
+        let left = job.recipients.split_off(started);
+        let entries: Vec<_> = left.iter().map(|(entry, _)| *entry).collect();
+        self.queues.give_back(turn.now, &entries);
+        (started > 0).then_some(job)
+    }
+
+    /// When a host that has reached a throttle is open again; nothing if it is open now.
+    pub(super) fn host_opens_at(
+        &self,
+        turn: &Turn<'_>,
+        queue: QueueId,
+        host: &Host,
+    ) -> Option<Mono> {
+        let Throttled {
+            messages,
+            connections,
+        } = self.host_throttles(turn, queue, host);
+        let both = messages.iter().chain(&connections);
+        let at = both.map(|throttle| throttle.opens_at()).max()?;
+        (at > turn.now.mono).then_some(at)
+    }
+
+    /// Whether a connection to this host may be begun now.
+    pub(super) fn may_connect(
+        &mut self,
+        now: Mono,
+        queue: QueueId,
+        of_host: Option<&Arc<Throttle>>,
+    ) -> bool {
+        let of_queue = self
+            .links
+            .get(&queue)
+            .and_then(|link| link.throttled.connections.clone());
+        self.may_start(now, queue, of_queue.iter().chain(of_host))
+    }
+
+    /// Counts the beginning of a connection, if it may begin.
+    pub(super) fn connects(
+        &mut self,
+        now: Mono,
+        queue: QueueId,
+        of_host: Option<&Arc<Throttle>>,
+    ) -> bool {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return false;
+        };
+        let of_queue = link.throttled.connections.clone();
+        let mut all = of_queue.iter().chain(of_host);
+        let begins = all.all(|throttle| link.bookings.start(now, throttle).is_ok());
+        if let (false, Some((_, at))) = (begins, link.bookings.latest()) {
+            self.look_again(queue, at);
+        }
+        begins
+    }
+
+    /// The throttles of a receiving host, for the binding of a queue.
+    pub(super) fn host_throttles(&self, turn: &Turn<'_>, queue: QueueId, host: &Host) -> Throttled {
+        let config = &turn.common.generation.config;
+        let link = self.links.get(&queue);
+        let Some(binding) = link.and_then(|link| config.binding_by_name(&link.binding)) else {
+            return Throttled::default();
+        };
+        let rates = config.host_throttles(binding, &host.name, host.address.ip());
+        Throttled::of(turn, rates.each_ref().map(Option::as_ref))
+    }
+}
