@@ -666,6 +666,11 @@ fn the_mail_of_a_domain_has_a_verdict() {
             "LIMITED: 9 messages wait behind a limit of ours; so far 1 delivered, 0 bounced, 0 \
              attempts deferred",
         ),
+        (
+            vec![queue("throttle", 9, (1, 0, 0))],
+            "LIMITED: 9 messages wait for a throttle of ours; so far 1 delivered, 0 bounced, 0 \
+             attempts deferred",
+        ),
     ];
     for (queues, told) in cases {
         let domain = "d.example".to_owned();

@@ -38,7 +38,8 @@ Examples:
   pelton why example.com --json | jq -r .data.verdict
 
 Verdicts: IDLE, DELIVERING, DELAYED (waits for another attempt), DEFERRED (no attempt has succeeded
-yet), BOUNCED, FAILING (no host can be reached), LIMITED, SUSPENDED, WAITING.
+yet), BOUNCED, FAILING (no host can be reached), LIMITED (by a limit or a throttle of ours),
+SUSPENDED, WAITING.
 
 Exit codes: 0 done, 1 the spool is still being read, 3 no queue for this domain, 4 no engine
 answers.";

@@ -57,6 +57,9 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     } else if caused("connection limit") {
         let text = format!("{mail} wait{} behind a limit of ours; {so_far}", s(waiting));
         ("LIMITED", text)
+    } else if caused("throttle") {
+        let text = format!("{mail} wait{} for a throttle of ours; {so_far}", s(waiting));
+        ("LIMITED", text)
     } else if caused("delivering") || caused("ready") || sum(|it| it.in_flight) > 0 {
         let [active, in_flight] = [sum(|it| it.active), sum(|it| it.in_flight)].map(units::grouped);
         let delayed = units::grouped(sum(|it| it.delayed));
