@@ -6,7 +6,8 @@
 //! and alone decides whether one more may. `booked` says when those who ask will have their turn:
 //! who cannot start now is given a moment of its own, N behind the one that it follows, and sleeps
 //! until then. So nobody polls, nobody wakes in vain with others, and whoever asks once per start
-//! is served in the order of asking, on whatever shard.
+//! is served in the order of asking, on whatever shard. A turn that is given back goes to the next
+//! who asks, or to one who waits and looks whether he can move up.
 //!
 //! A ring has at most [`SLOTS_MAX`] places: with a larger N neighbouring starts share one, which
 //! counts from the latest of them. The promise stays exact, and less than 1/[`SLOTS_MAX`] unused.
@@ -24,7 +25,7 @@ use crate::base::units;
 pub const SLOTS_MAX: u32 = 4_096;
 
 /// Turns that were given back and wait for the next who asks; further ones are not used.
-const RETURNED_MAX: usize = 4_096;
+const RETURNED_MAX: usize = 65_536;
 
 /// Throttles of former configurations that are kept at least.
 const KEPT_MIN: usize = 64;
@@ -187,6 +188,17 @@ impl Throttle {
         // Never before those who asked first.
         let at = state.booked.latest();
         Booking { at, number }
+    }
+
+    /// Who waits takes a turn that was given back before his own, if there is one, and gives his.
+    pub fn move_up(&self, booking: Booking) -> Booking {
+        let mut state = self.state();
+        let Some(first) = state.returned.pop_first() else {
+            return booking;
+        };
+        let (sooner, later) = (first.min(booking), first.max(booking));
+        state.returned.insert(later);
+        sooner
     }
 
     /// When somebody who asked now would have his turn.
@@ -408,6 +420,25 @@ mod tests {
         assert_eq!(throttle.book(Mono(500)).at.0 / 1_000_000, 3);
         throttle.give_back(turns[3]);
         assert_eq!(throttle.book(Mono(600)).at, turns[3].at);
+    }
+
+    #[test]
+    fn who_waits_moves_up_into_what_is_given_back() {
+        let throttle = Throttle::new("t", rate("1/10"));
+        let turns: Vec<Booking> = (0..30).map(|_| throttle.book(Mono(0))).collect();
+        let last = throttle.book(Mono(0));
+        assert_eq!(last.at, Mono(300_000 * MS));
+        turns[1..].iter().for_each(|turn| throttle.give_back(*turn));
+        throttle.start(Mono(0), turns[0]).unwrap();
+        let moved = throttle.move_up(last);
+        assert_eq!(moved, turns[1]);
+        assert_eq!(throttle.move_up(moved), moved, "there is none before it");
+        assert_eq!(throttle.due(moved).at, Mono(10_000 * MS));
+        assert_eq!(
+            throttle.book(Mono(0)),
+            turns[2],
+            "its own is there for others"
+        );
     }
 
     #[test]

@@ -246,7 +246,11 @@ pub(super) fn segment_files(base: &Path, shard: ShardId) -> io::Result<Vec<(Segm
             .and_then(|name| SegmentFile::parse_file_name(shard, name));
         match parsed {
             Some(file) if file.kind == SegmentKind::New => fs::remove_file(entry.path())?,
-            Some(file) => found.push((file, entry.metadata()?.len())),
+            // Of what a link leads to, if it is one.
+            Some(file) => {
+                let size = fs::metadata(entry.path()).or_else(|_| entry.metadata())?;
+                found.push((file, size.len()));
+            }
             None => {}
         }
     }

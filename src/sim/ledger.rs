@@ -72,6 +72,8 @@ pub struct Recipient {
     pub deliveries: Vec<Delivery>,
     pub ended: Option<Ended>,
     ended_told: Option<Told>,
+    /// The last life that found its end in the spool, with its event still to be told.
+    found_ended_in: u32,
     /// A host has refused it for good.
     pub rejected: bool,
     attempts: u32,

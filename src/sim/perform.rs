@@ -287,15 +287,15 @@ impl World {
         self.act(act, shard, value);
         self.note(12, 0, || format!("{shard} {}", told(&op)));
         let number = op.op();
-        if act == Act::SpoolCommit
-            && let Some(process) = &mut self.process
-        {
-            process.commits.insert((shard, number));
-        }
-        if matches!(act, Act::SpoolPrepare | Act::SpoolRecycle)
-            && let Some(process) = &mut self.process
-        {
-            process.preparations.insert((shard, number));
+        if let Some(process) = &mut self.process {
+            match act {
+                Act::SpoolCommit => process.commits.insert((shard, number)),
+                Act::SpoolPrepare | Act::SpoolRecycle => {
+                    process.preparations.insert((shard, number))
+                }
+                Act::SpoolSync => process.syncs.insert((shard, number)),
+                _ => false,
+            };
         }
         let done_us = self.disk.begin(self.now_us, shard, op);
         let life = self.life();
@@ -334,6 +334,10 @@ impl World {
         if preparations.is_some_and(|it| it.remove(&(shard, op))) {
             let lives = &mut self.ledger.lives;
             lives.prepare_ended(self.now_us, shard, well);
+        }
+        let syncs = self.process.as_mut().map(|it| &mut it.syncs);
+        if syncs.is_some_and(|it| it.remove(&(shard, op))) && !well {
+            self.ledger.lives.sync_failed();
         }
         if is_commit || !well {
             self.ledger.lives.commit_ended(self.now_us, shard, well);

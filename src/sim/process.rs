@@ -81,6 +81,8 @@ pub struct Process {
     pub commits: BTreeSet<(usize, log::OpId)>,
     /// Segments that are being made.
     pub preparations: BTreeSet<(usize, log::OpId)>,
+    /// Segments that are being synced by themselves.
+    pub syncs: BTreeSet<(usize, log::OpId)>,
     /// It crashes while the next commit is under way, with the power or alone.
     pub crashes_next: Option<bool>,
     /// Shards that have yet to hear what earlier starts have left.
@@ -185,6 +187,7 @@ impl World {
             generation: 0,
             commits: BTreeSet::new(),
             preparations: BTreeSet::new(),
+            syncs: BTreeSet::new(),
             crashes_next: None,
             has_committed: false,
             homes_open: openings.iter().filter(|it| it.is_early()).count(),
@@ -346,6 +349,9 @@ impl World {
         self.keep_counters(&process);
         self.disk.crash(now_us, power, &mut self.ledger.counts);
         self.ledger.lives.killed(now_us, self.disk.slowest_us);
+        if power {
+            self.ledger.lives.power_lost();
+        }
         self.end_process(process, power);
         let after_us = self.streams.life.between(100_000, 5 * SECOND);
         self.plan(after_us, Event::Start);

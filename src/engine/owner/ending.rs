@@ -1,11 +1,14 @@
 //! What becomes of a recipient: the one place where an answer, the passing of time or a lost body
 //! turns into an outcome.
 
+use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::time::Mono;
+use crate::base::units;
 use crate::deliver::classify::{Verdict, verdict};
 use crate::engine::Turn;
-use crate::engine::io::Settled;
+use crate::engine::io::{Level, Settled};
 use crate::engine::owner::{OpenJob, Owner};
 use crate::queue::{Batch, Ending, EntryId, Failed, GiveUp, QueueId};
 use crate::types::address::Address;
@@ -13,6 +16,26 @@ use crate::types::id::{MessageId, ShardId};
 use crate::types::message::Content;
 use crate::types::outcome::{Outcome, OutcomeKind, Remote, Stage};
 use crate::types::reply::{Enhanced, Reply};
+
+/// Permanent failures that the operator's log names in so much time. There may be thousands in a
+/// second: the others are counted, and the event log has them all.
+const FAILURES_NAMED_MAX: u32 = 5;
+const FAILURES_WINDOW: Duration = Duration::from_secs(10);
+
+/// What of the present window has been told.
+#[derive(Default)]
+pub(super) struct FailuresTold {
+    until: Mono,
+    named: u32,
+    counted: u64,
+}
+
+impl FailuresTold {
+    /// When there is something left to tell.
+    pub fn due(&self) -> Option<Mono> {
+        (self.counted > 0).then_some(self.until)
+    }
+}
 
 /// One answer for one recipient.
 pub(super) struct Answered {
@@ -74,6 +97,9 @@ impl Owner {
             },
         };
         let failed = kind != OutcomeKind::Delivered;
+        if kind.is_terminal() && failed {
+            self.tell_failure(turn, message, &recipient, &reply);
+        }
         let at = turn.now.wall;
         let outcome = Outcome {
             message,
@@ -87,6 +113,43 @@ impl Owner {
         };
         self.settle((queue, home), outcome, recipient, content);
         failed.then_some(message)
+    }
+
+    /// Until there are bounce messages, the log is where a permanent failure is seen.
+    fn tell_failure(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: MessageId,
+        recipient: &Address,
+        reply: &Reply,
+    ) {
+        self.tell_failures_left(turn);
+        let told = &mut self.failures_told;
+        if turn.now.mono >= told.until {
+            told.until = turn.now.mono + FAILURES_WINDOW;
+            told.named = 0;
+        }
+        if told.named == FAILURES_NAMED_MAX {
+            told.counted += 1;
+            return;
+        }
+        told.named += 1;
+        let text = format!("message {message} to {recipient} has failed for good: {reply}");
+        turn.notice(Level::Warn, text);
+    }
+
+    /// The end of a window in which not all failures were named.
+    pub(super) fn tell_failures_left(&mut self, turn: &mut Turn<'_>) {
+        let told = &mut self.failures_told;
+        if told.counted == 0 || turn.now.mono < told.until {
+            return;
+        }
+        let more = units::counted(core::mem::take(&mut told.counted), "more message");
+        let text = format!(
+            "{more} failed for good within {} s of those named; the event log has them all",
+            FAILURES_WINDOW.as_secs()
+        );
+        turn.notice(Level::Warn, text);
     }
 
     fn settle(
@@ -125,6 +188,9 @@ impl Owner {
             OutcomeKind::Discarded => counters.messages_discarded += 1,
             _ => counters.messages_bounced += 1,
         }
+        if kind != OutcomeKind::Discarded {
+            self.tell_failure(turn, message, &recipient, &reply);
+        }
         let outcome = Outcome {
             message,
             kind,
@@ -143,6 +209,7 @@ impl Owner {
         let Some(view) = self.queues.entry(entry) else {
             return;
         };
+        let queue = view.queue();
         let text = match view.attempts() {
             0 => Reply::internal(
                 554,
@@ -151,6 +218,8 @@ impl Owner {
             ),
             _ => given_up(GiveUp::Expired, &Reply::remote(0, None, "")),
         };
+        // What it has no use for any more others may be waiting for.
+        self.mark(queue);
         self.end(turn, entry, OutcomeKind::Expired, text);
     }
 

@@ -31,6 +31,7 @@ use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
+use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::slots::{Lines, Places};
 use crate::engine::owner::throttles::{Bookings, Throttled};
@@ -143,6 +144,7 @@ pub struct Owner {
     jobs: u64,
     /// A fault of this machine has been told; further ones are silent until then.
     fault_told_until: Mono,
+    failures_told: FailuresTold,
     /// For the engine to route once it has the turn again.
     pub settled: Vec<Settled>,
     pub fetches: Vec<(ShardId, BatchId)>,
@@ -170,6 +172,7 @@ impl Owner {
             recorder: Recorder::new(recorder_bytes_max),
             jobs: 0,
             fault_told_until: Mono(0),
+            failures_told: FailuresTold::default(),
             settled: Vec::new(),
             fetches: Vec::new(),
             wakes: Vec::new(),
@@ -380,14 +383,21 @@ impl Owner {
             }
         }
         self.fired = fired;
+        self.tell_failures_left(turn);
     }
 
     pub fn next_wakeup(&self) -> Option<Mono> {
         let waiters = self.lines.is_due().then_some(Mono(0));
-        [self.queues.next_wakeup(), self.timers.next(), waiters]
-            .into_iter()
-            .flatten()
-            .min()
+        let failures = self.failures_told.due();
+        [
+            self.queues.next_wakeup(),
+            self.timers.next(),
+            waiters,
+            failures,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Nothing is left for the engine to route, and no queue to look at.

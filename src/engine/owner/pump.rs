@@ -499,14 +499,13 @@ impl Owner {
         let (active, delayed) = (view.count(State::Active), view.count(State::Delayed));
         let busy = view.count(State::InFlight);
         let rests = view.rests_until();
-        if rests.is_some() && view.waiting().cause == Cause::Dns {
+        let without_way = matches!(link.plan, Way::Unknown);
+        if rests.is_some() && without_way && view.waiting().cause == Cause::Dns {
             return;
         }
         let open = link.connections.len() as u32 > link.dialing;
         let throttled = link.bookings.latest().map(|(_, at)| at);
         let throttled = throttled.filter(|at| *at > turn.now.mono);
-        let at_limit =
-            link.connections.len() as u32 >= link.settings.delivery.max_outbound_connections;
         let (cause, until) = match () {
             () if active + delayed + busy == 0 => (Cause::Idle, None),
             () if link.settings.suspended => (Cause::Suspended, None),
@@ -517,7 +516,7 @@ impl Owner {
             () if self.lines.has(queue) && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
-            () if active > 0 && at_limit => (Cause::ConnectionLimit, None),
+            () if active > 0 && link.is_full() => (Cause::ConnectionLimit, None),
             () if busy > 0 => (Cause::Delivering, None),
             () => (Cause::Ready, None),
         };
@@ -536,6 +535,11 @@ fn process_bound(turn: &Turn<'_>) -> Bound {
 }
 
 impl Link {
+    /// It has all connections that it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.len() as u32 >= self.settings.delivery.max_outbound_connections
+    }
+
     pub(super) fn drop_connection(&mut self, key: crate::base::slab::Key) {
         self.connections.retain(|known| *known != key);
         if self.connections.is_empty() {

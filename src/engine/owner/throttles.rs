@@ -22,7 +22,11 @@ const LEAD: Duration = Duration::from_secs(2);
 
 /// How long a queue whose turn has come keeps it while its connection is being made: others could
 /// use it.
-const HOLD: Duration = Duration::from_secs(10);
+const HOLD: Duration = Duration::from_secs(3);
+
+/// In how many parts a wait is slept through, of which none is shorter than this.
+const LOOKS: u32 = 16;
+const LOOK_MIN: Duration = Duration::from_secs(1);
 
 /// What has one throttle for messages and one for connections.
 #[derive(Clone, Default)]
@@ -60,8 +64,11 @@ impl Bookings {
 
     /// Whether one may start now; otherwise when. The booking is held.
     fn due(&mut self, now: Mono, throttle: &Arc<Throttle>) -> Result<(), Mono> {
-        let booking = self.take(throttle).unwrap_or_else(|| throttle.book(now));
-        let booking = throttle.due(booking);
+        let held = self.take(throttle).map(|it| match it.at > now {
+            true => throttle.move_up(it),
+            false => it,
+        });
+        let booking = throttle.due(held.unwrap_or_else(|| throttle.book(now)));
         self.held.push((throttle.clone(), booking));
         if booking.at <= now {
             Ok(())
@@ -123,9 +130,18 @@ impl Owner {
             }
         }
         if let Some(until) = until {
-            self.look_again(queue, until);
+            self.wait(now, queue, until);
         }
         until.is_none()
+    }
+
+    /// Sleeps until a turn. Of a long wait a part goes by between looks for a turn that has been
+    /// given back: all queues of a throttle together look so often in a window as a few times what
+    /// it lets start.
+    fn wait(&mut self, now: Mono, queue: QueueId, until: Mono) {
+        let part = until.since(now) / LOOKS;
+        let least = now + part.max(LOOK_MIN);
+        self.look_again(queue, until.min(least));
     }
 
     /// Looks at a queue at this moment, or before it.
@@ -176,8 +192,9 @@ impl Owner {
             return false;
         }
         let from = at.before(LEAD);
-        if from > now {
-            self.look_again(queue, from);
+        match from > now {
+            true => self.wait(now, queue, from),
+            false => self.look_again(queue, at + HOLD),
         }
         from <= now
     }

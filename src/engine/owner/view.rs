@@ -451,6 +451,9 @@ impl Owner {
     }
 }
 
+/// Hosts whose limits are told.
+const HOSTS_LIMITS_MAX: usize = 8;
+
 /// What an entry takes with its message, its local part and its place in the tables, about.
 const ENTRY_BYTES: usize = 190;
 
@@ -483,21 +486,69 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
         ..ConfigQuery::default()
     };
     let throttle = link.bookings.latest().map(|(throttle, _)| throttle.name());
+    let is_own_limit = link.is_full();
     let limit = |option: &&str| {
+        let found = common.generation.config.eval(option, &query).ok()?;
+        let origin = found.origin.to_string();
         let binds = match cause {
-            Cause::ConnectionLimit => *option == LIMIT_OPTIONS[0],
-            Cause::Throttle => throttle.is_some_and(|name| name.starts_with(option)),
+            Cause::ConnectionLimit => is_own_limit && *option == LIMIT_OPTIONS[0],
+            Cause::Throttle => {
+                let of_host = throttle.is_some_and(|name| name.contains(" host "));
+                !of_host && throttle.is_some_and(|name| name.starts_with(option))
+            }
             _ => false,
         };
-        let found = common.generation.config.eval(option, &query).ok()?;
         Some(LimitState {
             option: option.to_string(),
             value: found.value.unwrap_or_else(|| "unset".to_string()),
-            origin: found.origin.to_string(),
+            origin,
             binding_now: binds,
         })
     };
-    LIMIT_OPTIONS.iter().filter_map(limit).collect()
+    let mut all: Vec<LimitState> = LIMIT_OPTIONS.iter().filter_map(limit).collect();
+    all.extend(host_limits(common, link, cause, throttle));
+    all
+}
+
+/// What host stanzas say of the hosts that a queue goes to.
+fn host_limits(
+    common: &Common,
+    link: &Link,
+    cause: Cause,
+    throttle: Option<&str>,
+) -> Vec<LimitState> {
+    let config = &common.generation.config;
+    let mut all: Vec<LimitState> = Vec::new();
+    let (Way::Known(plan), Some(binding)) = (&link.plan, config.binding_by_name(&link.binding))
+    else {
+        return all;
+    };
+    for host in plan.hosts.iter().take(HOSTS_LIMITS_MAX) {
+        let (name, ip) = (&host.name, host.address.ip());
+        if let Some(found) = config.host_connection_limit(binding, name, ip) {
+            all.push(LimitState {
+                option: "max_outbound_connections".to_string(),
+                value: found.limit.to_string(),
+                origin: found.stanza,
+                binding_now: cause == Cause::ConnectionLimit && !link.is_full(),
+            });
+        }
+        for found in config
+            .host_throttles(binding, name, ip)
+            .into_iter()
+            .flatten()
+        {
+            let (option, origin) = found.of.split_once(" of ").unwrap_or((&found.of, ""));
+            all.push(LimitState {
+                option: option.to_string(),
+                value: format!("\"{}\"", found.rate),
+                origin: origin.to_string(),
+                binding_now: cause == Cause::Throttle && throttle == Some(&*found.of),
+            });
+        }
+    }
+    all.dedup_by(|a, b| a.option == b.option && a.origin == b.origin);
+    all
 }
 
 /// What the queue waits for, since when, until when, as a sentence.
@@ -532,7 +583,12 @@ fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) ->
                 units::are(connections),
             );
             let active = units::grouped(active.into());
-            format!("{limit} {are} the limit, {active} waiting")
+            match link.is_full() {
+                true => format!("{limit} {are} the limit, {active} waiting"),
+                false => format!(
+                    "no place under the limit of its hosts or of the process, {active} waiting"
+                ),
+            }
         }
         Cause::Throttle => match link.bookings.latest() {
             Some((throttle, _)) => {

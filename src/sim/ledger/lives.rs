@@ -29,6 +29,10 @@ struct Life {
     failing_from_us: u64,
     /// When the last shard whose disk had failed was well again.
     well_us: u64,
+    /// A segment of an earlier life could not be synced.
+    left_unsynced: bool,
+    /// It ended with the power.
+    lost_power: bool,
 }
 
 impl Life {
@@ -69,6 +73,8 @@ impl Lives {
             committed_us: [0; SHARDS_MAX],
             failing_from_us: 0,
             well_us: 0,
+            left_unsynced: false,
+            lost_power: false,
         });
     }
 
@@ -125,6 +131,26 @@ impl Lives {
             life.killed_us = Some(now_us);
             life.slowest_op_us = slowest_op_us;
         }
+    }
+
+    pub fn power_lost(&mut self) {
+        if let Some(life) = self.all.last_mut() {
+            life.lost_power = true;
+        }
+    }
+
+    /// The sync of a segment that an earlier life has left has failed.
+    pub fn sync_failed(&mut self) {
+        if let Some(life) = self.all.last_mut() {
+            life.left_unsynced = true;
+        }
+    }
+
+    /// Whether what a life had found in the spool, and told, may be gone: it could not be synced
+    /// then, and the power went. The engine cannot know which of it was on disk.
+    pub fn may_have_lost_findings(&self, life: u32) -> bool {
+        let life = self.all.get(life as usize - 1);
+        life.is_some_and(|life| life.left_unsynced && life.lost_power)
     }
 
     /// Whether the disk of any process has failed.

@@ -169,6 +169,12 @@ impl Ledger {
                 ended.extend(address.and_then(Who::parse));
             }
         }
+        let life = self.lives.current();
+        for who in &ended {
+            if let Some(it) = self.recipient(*who) {
+                it.found_ended_in = life;
+            }
+        }
         for message in 0..self.messages.len() {
             self.recovered_message(message, &open, &ended);
         }
@@ -179,8 +185,10 @@ impl Ledger {
         for recipient in 0..self.messages[message].recipients.len() {
             let who = Who { message, recipient };
             let is_open = open.contains(&who);
-            let told = self.messages[message].recipients[recipient].ended_told;
-            if is_open && told.is_some_and(|told| self.is_record_lost(told)) {
+            let it = &self.messages[message].recipients[recipient];
+            let (told, found_in) = (it.ended_told, it.found_ended_in);
+            let is_finding_lost = found_in > 0 && self.lives.may_have_lost_findings(found_in);
+            if is_open && told.is_some_and(|it| is_finding_lost || self.is_record_lost(it)) {
                 self.reopen(who);
             }
             let it = &self.messages[message].recipients[recipient];
