@@ -5,9 +5,9 @@
 //! Two rings of moments, one value for each of the last N starts. `started` is what has happened,
 //! and alone decides whether one more may. `booked` says when those who ask will have their turn:
 //! who cannot start now is given a moment of its own, N behind the one that it follows, and sleeps
-//! until then. So nobody polls, nobody wakes in vain with others, and whoever asks once per start
-//! is served in the order of asking, on whatever shard. A turn that is given back goes to the next
-//! who asks, or to one who waits and looks whether he can move up.
+//! until then. So nobody wakes in vain with others, and whoever asks once per start is served in
+//! the order of asking, on whatever shard. A turn that is given back goes to the next who asks, or
+//! to one who waits and looks whether he can move up.
 //!
 //! A ring has at most [`SLOTS_MAX`] places: with a larger N neighbouring starts share one, which
 //! counts from the latest of them. The promise stays exact, and less than 1/[`SLOTS_MAX`] unused.
@@ -60,13 +60,9 @@ impl fmt::Display for Rate {
         match (window.as_secs(), window.subsec_millis()) {
             (1, 0) => write!(f, "{count}"),
             (seconds, 0) => write!(f, "{count}/{seconds}"),
-            (seconds, _) => write!(f, "{count}/{}ms", seconds * 1_000 + millis(*window)),
+            _ => write!(f, "{count}/{}ms", window.as_millis()),
         }
     }
-}
-
-fn millis(window: Duration) -> u64 {
-    u64::from(window.subsec_millis())
 }
 
 /// When one start is due. To be used at that moment or soon after, or given back.

@@ -27,8 +27,8 @@ struct Seen {
     starts: VecDeque<Mono>,
 }
 
-/// The first binding has a throttle that none of its domains replaces.
-pub const THROTTLED: &str = "outbound_throttle_messages of";
+/// How the name of a throttle of messages begins.
+const THROTTLED: &str = "outbound_throttle_messages of";
 
 impl World {
     /// To be called after an engine has acted.

@@ -1,9 +1,10 @@
 //! Throttles as queues meet them: a queue that may not start now holds a booking and is looked at
-//! again when its time comes, and never in between.
+//! again when its time comes; in a long wait a few times before, for a turn that others have left.
 //!
 //! Mail that waits for a throttle stays active. A message starts under the throttle of its queue
 //! and under that of the host which its connection leads to; a connection likewise.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::slab::Key;
@@ -15,7 +16,6 @@ use crate::deliver::route::Host;
 use crate::engine::Turn;
 use crate::engine::owner::{OpenJob, Owner, Timer};
 use crate::queue::QueueId;
-use core::time::Duration;
 
 /// How long before its turn a queue without connections begins to make one.
 const LEAD: Duration = Duration::from_secs(2);

@@ -486,22 +486,23 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
         ..ConfigQuery::default()
     };
     let throttle = link.bookings.latest().map(|(throttle, _)| throttle.name());
-    let is_own_limit = link.is_full();
+    let of_queue = [&link.throttled.messages, &link.throttled.connections];
+    let own_throttle = of_queue
+        .into_iter()
+        .flatten()
+        .map(|it| it.name())
+        .find(|name| throttle == Some(*name));
     let limit = |option: &&str| {
         let found = common.generation.config.eval(option, &query).ok()?;
-        let origin = found.origin.to_string();
         let binds = match cause {
-            Cause::ConnectionLimit => is_own_limit && *option == LIMIT_OPTIONS[0],
-            Cause::Throttle => {
-                let of_host = throttle.is_some_and(|name| name.contains(" host "));
-                !of_host && throttle.is_some_and(|name| name.starts_with(option))
-            }
+            Cause::ConnectionLimit => link.is_full() && *option == LIMIT_OPTIONS[0],
+            Cause::Throttle => own_throttle.is_some_and(|name| name.starts_with(option)),
             _ => false,
         };
         Some(LimitState {
             option: option.to_string(),
             value: found.value.unwrap_or_else(|| "unset".to_string()),
-            origin,
+            origin: found.origin.to_string(),
             binding_now: binds,
         })
     };
