@@ -4,6 +4,7 @@
 pub mod dns;
 pub mod http;
 pub mod journal;
+pub mod ledger;
 pub mod management;
 pub mod metrics;
 pub mod reading;
