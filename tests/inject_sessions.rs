@@ -834,7 +834,7 @@ fn a_submission_tells_all_that_was_said_of_the_message() {
     let body = core::str::from_utf8(&submission.body).unwrap();
     let trace = "Received: from client.example ([127.0.0.1])\r\n\tby mx.example with UTF8SMTP id ";
     assert!(body.starts_with(trace), "{body}");
-    let (content, recipients) = submission.clone().into_content();
+    let (content, recipients) = submission.clone().into_content(None);
     assert_eq!(content.body, submission.body);
     assert_eq!(recipients.len(), 2);
 }

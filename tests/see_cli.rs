@@ -331,6 +331,9 @@ fn message() -> MessageSummary {
         due: Some(ahead(451)),
         expires: Some(ahead(250_000)),
         body_in_memory: false,
+        class: "bulk".into(),
+        tenant: Some("acme".into()),
+        campaign: None,
     }
 }
 

@@ -114,6 +114,9 @@ fn message(shard: u8, n: u64) -> MessageSummary {
         due: None,
         expires: None,
         body_in_memory: true,
+        class: "bulk".into(),
+        tenant: Some("acme".into()),
+        campaign: None,
     }
 }
 

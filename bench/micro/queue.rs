@@ -118,6 +118,7 @@ impl Filled {
             binding: self.binding.clone(),
             received: self.now.wall,
             size: 4_096,
+            flow: None,
             progress: Progress::default(),
             in_doubt: false,
         };

@@ -159,6 +159,7 @@ fn content(bytes: usize) -> Content {
         smtputf8: false,
         subject: "a message".into(),
         friendly_from: "News <news@example.com>".into(),
+        flow: None,
         body: Bytes::from(vec![b'x'; bytes]),
     }
 }

@@ -374,8 +374,9 @@ impl Table {
     }
 
     /// A row with a cell for each column; cells are cleaned here.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        assert_eq!(N, self.columns.len(), "a cell for each column");
+    pub fn row(&mut self, cells: impl AsRef<[String]>) {
+        let cells = cells.as_ref();
+        assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
         self.rows
             .push(cells.iter().map(|cell| clean(cell)).collect());
     }

@@ -34,8 +34,10 @@ use crate::control::management::protocol::QueuesData;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 use crate::engine::query::LastReply;
+use crate::engine::query::MessageSummary;
 use crate::engine::query::QueueSummary;
 use crate::types::filter::Filter;
+use crate::types::flow::FlowNames;
 
 /// Lines of a list unless told otherwise: a screen.
 const LIMIT_DEFAULT: usize = 40;
@@ -71,7 +73,7 @@ Examples:
   pelton queue list --jsonl | jq -r .domain                       one JSON object a line
 
 The filter: domain binding state code cause age, with --messages also id recipient sender size
-attempts, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what a queue waits for and how
+attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what a queue waits for and how
 long that will take, or where nobody knows, how long it has taken.
 
 While a start still reads the spool, what is queued is not all known: a warning on standard error
@@ -87,8 +89,8 @@ pub struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = LIMIT_DEFAULT,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: usize,
-    /// List messages instead of queues; the filter may then name id, recipient, sender, size and
-    /// attempts too
+    /// List messages instead of queues; the filter may then name id, recipient, sender, size,
+    /// attempts, class, tenant and campaign too
     #[arg(long)]
     pub messages: bool,
     /// Go on where an earlier list of messages ended
@@ -386,7 +388,7 @@ fn messages_text(data: &MessagesData, filter: &str, style: &Style) -> String {
     };
     let shown = units::counted(data.messages.len() as u64, "message");
     let mut text = format!("{shown}{more}\n");
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("ID", Align::Left),
         ("STATE", Align::Left),
         ("AGE", Align::Right),
@@ -395,9 +397,14 @@ fn messages_text(data: &MessagesData, filter: &str, style: &Style) -> String {
         ("SIZE", Align::Right),
         ("BINDING", Align::Left),
         ("RECIPIENT", Align::Left),
-    ]);
+    ];
+    let flows = data.messages.iter().any(|it| !flow_text(it).is_empty());
+    if flows {
+        columns.push(("SENT FOR", Align::Left));
+    }
+    let mut table = Table::new(&columns);
     for message in &data.messages {
-        table.row([
+        let mut row = vec![
             message.id.clone(),
             message.state.replace('_', " "),
             age(message.age_seconds),
@@ -409,8 +416,22 @@ fn messages_text(data: &MessagesData, filter: &str, style: &Style) -> String {
             units::size(message.size_bytes),
             message.binding.clone(),
             message.recipient.clone(),
-        ]);
+        ];
+        if flows {
+            row.push(flow_text(message));
+        }
+        table.row(row);
     }
     text.push_str(&table.render(style));
     text
+}
+
+/// Class, tenant and campaign as far as they say something.
+fn flow_text(message: &MessageSummary) -> String {
+    let names = FlowNames {
+        class: &message.class,
+        tenant: message.tenant.as_deref().unwrap_or_default(),
+        campaign: message.campaign.as_deref().unwrap_or_default(),
+    };
+    names.to_string()
 }

@@ -41,6 +41,7 @@ use crate::control::management::protocol::Request;
 use crate::control::management::protocol::TraceData;
 use crate::engine::query::MessageTrace;
 use crate::engine::query::TraceTarget;
+use crate::types::flow::FlowNames;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 
@@ -442,6 +443,7 @@ fn write_life(
     if life.events.is_empty() {
         write_origin(text, life)?;
     }
+    write_flow(text, life)?;
     for event in &life.events {
         write_event(text, event, style)?;
     }
@@ -463,6 +465,24 @@ fn write_life(
             ),
         },
         _ => Ok(()),
+    }
+}
+
+/// Class, tenant and campaign, unless that would say nothing.
+fn write_flow(text: &mut String, life: &Life) -> core::fmt::Result {
+    let of_event = |member: &str| life.events.iter().find_map(|event| event[member].as_str());
+    let live = life.live.as_ref().map(|trace| &trace.message);
+    let class = of_event("class").or(live.map(|it| it.class.as_str()));
+    let tenant = of_event("tenant").or(live.and_then(|it| it.tenant.as_deref()));
+    let campaign = of_event("campaign_id").or(live.and_then(|it| it.campaign.as_deref()));
+    let names = FlowNames {
+        class: class.unwrap_or_default(),
+        tenant: tenant.unwrap_or_default(),
+        campaign: campaign.unwrap_or_default(),
+    };
+    match clean(&names.to_string()) {
+        names if names.is_empty() => Ok(()),
+        names => writeln!(text, "sent for     {names}"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! pass over all files, which reports everything it cannot use and goes on.
 
 use crate::base::map::Map;
+use crate::types::flow::FLOW_NAME_BYTES_MAX;
 
 use super::IncludeRequest;
 use super::diagnostic::near_miss;
@@ -413,6 +414,7 @@ impl Builder<'_, '_> {
             Naming::Binding | Naming::Group => {
                 sender_name(spec.naming, &word.text).map_err(|it| ("E016", it))
             }
+            Naming::Class => class_name(&word.text).map_err(|it| ("E016", it)),
             Naming::Domain | Naming::Host => match_name(&word.text),
             Naming::Address => match value::socket_address(&word.text, None) {
                 Some(it) => Ok((it.to_string(), Matcher::Address(it))),
@@ -466,6 +468,7 @@ fn example_of(naming: Naming) -> &'static str {
     match naming {
         Naming::None => "without a name",
         Naming::Binding | Naming::Group => "\"name\" (no spaces; colons only in group names)",
+        Naming::Class => "\"name\" (letters, digits, '.', '_' and '-')",
         Naming::Domain => "\"example.com\" or \"/pattern/\"",
         Naming::Host => "\"mx.example.com\", \"192.0.2.1\" or \"/pattern/\"",
         Naming::Address => "\"127.0.0.1:25\", \"[::1]:25\" or \":25\"",
@@ -493,6 +496,19 @@ fn sender_name(naming: Naming, text: &str) -> Result<(String, Matcher), String> 
         return Err("is a value of default_binding".to_string());
     }
     Ok((text.to_string(), Matcher::Exact))
+}
+
+/// Names of classes are compared without regard to case.
+fn class_name(text: &str) -> Result<(String, Matcher), String> {
+    if text.is_empty() || text.len() > FLOW_NAME_BYTES_MAX {
+        let bytes = text.len();
+        return Err(format!("has {bytes} bytes, not 1 to {FLOW_NAME_BYTES_MAX}"));
+    }
+    let fits = |it: u8| it.is_ascii_alphanumeric() || b"._-".contains(&it);
+    match text.bytes().all(fits) {
+        true => Ok((text.to_ascii_lowercase(), Matcher::Exact)),
+        false => Err("has another character than letters, digits, '.', '_' and '-'".to_string()),
+    }
 }
 
 /// The name of a domain or host stanza: a pattern, an address, or a name.

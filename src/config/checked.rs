@@ -26,6 +26,7 @@ use super::settings::ListenIndex;
 use super::settings::Listener;
 use super::settings::ListenerKind;
 use super::settings::ListenerSettings;
+use super::settings::PriorityClass;
 use super::settings::Shards;
 use super::settings::SharedRate;
 use super::source::Sources;
@@ -62,6 +63,7 @@ pub struct Config {
     digest: u64,
     global: Option<GlobalSettings>,
     binding_settings: Vec<BindingSettings>,
+    classes: Vec<PriorityClass>,
 }
 
 impl Config {
@@ -93,12 +95,14 @@ impl Config {
             digest: 0,
             global: None,
             binding_settings: Vec::new(),
+            classes: Vec::new(),
             tree,
         };
         config.digest = fnv1a(config.normalised().as_bytes());
         config.index_senders();
         config.index_listeners();
         config.global = Some(resolve::global(&config));
+        config.classes = resolve::classes(&config);
         config.binding_settings = config
             .bindings
             .iter()
@@ -206,6 +210,11 @@ impl Config {
                 .max(1),
             Shards::Count(count) => count,
         }
+    }
+
+    /// The priority classes in their order, the built-in ones among them.
+    pub fn classes(&self) -> &[PriorityClass] {
+        &self.classes
     }
 
     /// All bindings by index; the first is the implicit `default`.

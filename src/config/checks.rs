@@ -24,6 +24,9 @@ use super::tree::ScopeId;
 use super::tree::Setting;
 use super::value::Value;
 
+/// Priority classes, the built-in ones included: each is looked at for every message.
+pub const CLASSES_MAX: usize = 16;
+
 /// Recipients that every receiver must take (RFC 5321 4.5.3.1.8).
 const RECIPIENTS_MIN: i64 = 100;
 
@@ -37,6 +40,7 @@ pub fn check(config: &Config, findings: &mut Findings) {
     checker.global_relations();
     checker.spool_sync();
     checker.relaying();
+    checker.classes();
     checker.oversights();
     checker.closed_listeners();
 }
@@ -381,6 +385,45 @@ impl<'a> Checker<'a> {
                 let expected = "Spool_Sync = commit where mail must not be lost";
                 self.warning("W001", setting.value_span, message, expected);
             }
+        }
+    }
+
+    fn classes(&mut self) {
+        let classes = self.config.classes();
+        for (_, setting) in self.settings_of("class") {
+            let Value::Text(name) = &setting.value else {
+                continue;
+            };
+            if !classes.iter().any(|it| it.name.eq_ignore_ascii_case(name)) {
+                let names = classes.iter().map(|it| it.name.as_str());
+                self.unknown_name("E045", "class", "priority_class", setting, names);
+            }
+        }
+        let tree = self.config.tree();
+        let stanza = |name: &str| {
+            let scope = tree.exact(GLOBAL, ScopeKind::PriorityClass, name)?;
+            Some(tree.scope(scope).span)
+        };
+        for pair in classes.windows(2) {
+            let (one, other) = (&pair[0], &pair[1]);
+            if one.order == other.order
+                && let Some(span) = stanza(&other.name).max(stanza(&one.name))
+            {
+                let (one, other, order) = (&one.name, &other.name, one.order);
+                let message = format!("classes \"{one}\" and \"{other}\" both have order {order}");
+                self.error("E046", span, message, "an order of its own for each class");
+            }
+        }
+        let shares: u32 = classes.iter().map(|it| it.share).sum();
+        let last = classes.iter().filter_map(|it| stanza(&it.name)).max();
+        let Some(span) = last else { return };
+        if classes.len() > CLASSES_MAX {
+            let message = format!("there are {} priority classes", classes.len());
+            let expected = format!("at most {CLASSES_MAX}, transactional and bulk included");
+            self.error("E047", span, message, expected);
+        } else if shares > 100 {
+            let message = format!("the shares of all priority classes come to {shares} percent");
+            self.error("E047", span, message, "at most 100 percent together");
         }
     }
 

@@ -49,6 +49,8 @@ const SMTP_HTTP: &[ScopeKind] = &[
     ScopeKind::Global,
 ];
 
+const CLASS: &[ScopeKind] = &[ScopeKind::PriorityClass];
+
 /// A timeout of one protocol step: a millisecond to a day.
 const TIMEOUT: Kind = Kind::Duration {
     min_ms: 1,
@@ -422,6 +424,44 @@ pub const OPTIONS: &[OptionSpec] = &[
         ),
     row("default_binding_group", Kind::GroupName, SMTP)
         .doc("As default_binding: a member of this group, uniformly at random."),
+    row("class", Kind::FlowName, SMTP)
+        .default("bulk")
+        .doc("Priority class of mail that names none: transactional, bulk, or a priority_class."),
+    row("tenant", Kind::FlowName, SMTP)
+        .doc("Tenant of mail that names none: on whose behalf it is sent."),
+    row("campaign", Kind::FlowName, SMTP).doc("Campaign of mail that names none."),
+    row("class_header", Kind::FieldName, SMTP)
+        .default("X-Pelton-Class")
+        .doc(
+            "Header field that names the class; the first of this name counts. Heeded from \
+             Relay_Hosts only, as the other two; a class that is not defined counts as none.",
+        ),
+    row("tenant_header", Kind::FieldName, SMTP)
+        .default("X-Tenant")
+        .doc(
+            "Header field that names the tenant. Of a tenant or campaign 64 bytes count, and \
+             control characters are blanks.",
+        ),
+    row("campaign_header", Kind::FieldName, SMTP)
+        .default("X-Campaign")
+        .doc("Header field that names the campaign."),
+    row(
+        "remove_flow_headers",
+        Kind::Word(&["class", "all", "none"]),
+        SMTP,
+    )
+    .default("class")
+    .doc("Which of these fields mail goes out without, if they are heeded."),
+    row("order", Kind::Int { min: 1, max: 1_000 }, CLASS).doc(
+        "Place of the class: the lowest goes first. Not set: 100 for transactional, 300 for \
+         bulk, 200 for others. No two classes have the same.",
+    ),
+    row("share", Kind::Int { min: 1, max: 99 }, CLASS)
+        .default("10")
+        .doc(
+            "Percent of the recipients served that the class is sure of while classes before it \
+             have mail waiting too. All together at most 100.",
+        ),
     row("banner_hostname", Kind::HostName, SMTP)
         .default("__hostname__")
         .doc("Name given in the banner, in the reply to EHLO and in Received."),

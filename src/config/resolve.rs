@@ -5,6 +5,9 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::types::flow::CLASS_DEFAULT;
+use crate::types::flow::CLASS_TRANSACTIONAL;
+
 use super::checked::Config;
 use super::options;
 use super::options::OptionId;
@@ -15,13 +18,16 @@ use super::settings::BindingSettings;
 use super::settings::Blackhole;
 use super::settings::DeliverySettings;
 use super::settings::EightBit;
+use super::settings::FlowHeaders;
 use super::settings::GlobalSettings;
 use super::settings::HttpSettings;
 use super::settings::ListenerSettings;
 use super::settings::MaxRetries;
+use super::settings::PriorityClass;
 use super::settings::Shards;
 use super::settings::SharedRate;
 use super::settings::SpoolSync;
+use super::spec::ScopeKind;
 use super::tree::GLOBAL;
 use super::tree::ScopeId;
 use super::value::Value;
@@ -97,6 +103,11 @@ impl<'a> Reader<'a> {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// Empty if nothing sets it.
+    fn string(&self, name: &str) -> String {
+        self.text(name).unwrap_or_default().to_string()
     }
 
     /// A path of the file system; a computed preset stands below the spool.
@@ -284,9 +295,7 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
 }
 
 fn static_target(config: &Config) -> Option<super::settings::StaticTarget> {
-    let scope = config
-        .tree()
-        .exact(GLOBAL, super::spec::ScopeKind::StaticRoutes, "")?;
+    let scope = config.tree().exact(GLOBAL, ScopeKind::StaticRoutes, "")?;
     match &config.tree().setting(scope, config.id("target"))?.value {
         Value::Target(target) => Some(target.clone()),
         _ => None,
@@ -325,7 +334,50 @@ pub fn listener(config: &Config, chain: Vec<ScopeId>) -> ListenerSettings {
         data_timeout: it.duration("inbound_data_timeout"),
         min_inbound_rate: it.count("min_inbound_rate"),
         min_inbound_rate_grace: it.duration("min_inbound_rate_grace"),
+        flow: [
+            it.string("class").to_ascii_lowercase(),
+            it.string("tenant"),
+            it.string("campaign"),
+        ],
+        flow_headers: ["class_header", "tenant_header", "campaign_header"]
+            .map(|name| it.string(name)),
+        remove_flow_headers: match it.word("remove_flow_headers") {
+            Some("all") => FlowHeaders::All,
+            Some("none") => FlowHeaders::None,
+            _ => FlowHeaders::Class,
+        },
     }
+}
+
+/// The priority classes, the built-in ones among them, in their order.
+pub fn classes(config: &Config) -> Vec<PriorityClass> {
+    let tree = config.tree();
+    let mut names = vec![CLASS_TRANSACTIONAL.to_string(), CLASS_DEFAULT.to_string()];
+    for (_, scope) in tree.all() {
+        if let (ScopeKind::PriorityClass, Some(name)) = (scope.kind, &scope.name)
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    let mut classes: Vec<PriorityClass> = names
+        .into_iter()
+        .map(|name| {
+            let scope = tree.exact(GLOBAL, ScopeKind::PriorityClass, &name);
+            let chain = scope.into_iter().collect();
+            let it = Reader { config, chain };
+            let order = match (it.get("order"), name.as_str()) {
+                (Some(Value::Int(order)), _) => u32::try_from(*order).unwrap_or(u32::MAX),
+                (_, CLASS_TRANSACTIONAL) => 100,
+                (_, CLASS_DEFAULT) => 300,
+                _ => 200,
+            };
+            let share = it.count("share");
+            PriorityClass { name, order, share }
+        })
+        .collect();
+    classes.sort_by_key(|it| it.order);
+    classes
 }
 
 /// Settings of an HTTP listen address.

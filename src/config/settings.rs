@@ -388,6 +388,29 @@ pub struct ListenerSettings {
     pub min_inbound_rate: u32,
     /// How long the rate may be lower.
     pub min_inbound_rate_grace: Duration,
+    /// `class`, `tenant` and `campaign`: of mail that does not name them; empty ones are none.
+    pub flow: [String; 3],
+    /// `class_header`, `tenant_header` and `campaign_header`; empty ones are not looked for.
+    pub flow_headers: [String; 3],
+    pub remove_flow_headers: FlowHeaders,
+}
+
+/// A priority class, in the order in which classes go first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriorityClass {
+    /// Lower case.
+    pub name: String,
+    pub order: u32,
+    /// Percent of what is served, while classes before it have mail waiting.
+    pub share: u32,
+}
+
+/// `remove_flow_headers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowHeaders {
+    Class,
+    All,
+    None,
 }
 
 /// Settings of one HTTP listen address.

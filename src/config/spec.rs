@@ -1,6 +1,8 @@
 //! The columns of the option table: scopes, types with their bounds, presets. And the stanzas that
 //! exist, with the scopes they may stand in.
 
+use crate::types::flow::FLOW_NAME_BYTES_MAX;
+
 /// Where a statement may stand. A `domain` in a binding is the same kind of scope as one in global;
 /// what tells them apart is the scope around them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +13,7 @@ pub enum ScopeKind {
     Domain,
     Host,
     StaticRoutes,
+    PriorityClass,
     SmtpListener,
     SmtpListen,
     SmtpPeer,
@@ -28,6 +31,7 @@ impl ScopeKind {
             ScopeKind::Domain => "domain",
             ScopeKind::Host => "host",
             ScopeKind::StaticRoutes => "static_routes",
+            ScopeKind::PriorityClass => "priority_class",
             ScopeKind::SmtpListener => "ESMTP_Listener",
             ScopeKind::SmtpListen => "Listen of an ESMTP_Listener",
             ScopeKind::SmtpPeer => "Peer",
@@ -44,6 +48,8 @@ pub enum Naming {
     None,
     Binding,
     Group,
+    /// A priority class.
+    Class,
     /// A domain, or `/pattern/`.
     Domain,
     /// A host name, an address, or `/pattern/`.
@@ -103,6 +109,12 @@ pub const STANZAS: &[StanzaSpec] = &[
         kind: ScopeKind::StaticRoutes,
         parents: &[ScopeKind::Global],
         naming: Naming::None,
+    },
+    StanzaSpec {
+        name: "priority_class",
+        kind: ScopeKind::PriorityClass,
+        parents: &[ScopeKind::Global],
+        naming: Naming::Class,
     },
     StanzaSpec {
         name: "ESMTP_Listener",
@@ -185,6 +197,10 @@ pub enum Kind {
     BindingName,
     /// The name of a binding group.
     GroupName,
+    /// The name of a priority class, tenant or campaign.
+    FlowName,
+    /// The name of a header field, or nothing.
+    FieldName,
     /// Addresses with ports; a missing port is this one.
     SocketAddresses {
         port: u16,
@@ -303,6 +319,7 @@ const FALLBACK: &[(ScopeKind, &str)] = &[
     (ScopeKind::BindingGroup, "binding_group"),
     (ScopeKind::Domain, "domain"),
     (ScopeKind::StaticRoutes, "static_routes"),
+    (ScopeKind::PriorityClass, "priority_class"),
     (ScopeKind::SmtpPeer, "ESMTP_Listener::Listen::Peer"),
     (ScopeKind::SmtpPeer, "ESMTP_Listener::Peer"),
     (ScopeKind::SmtpListen, "ESMTP_Listener::Listen"),
@@ -333,6 +350,8 @@ impl Kind {
             Kind::Gateway => "host name or address",
             Kind::BindingName => "binding name or word",
             Kind::GroupName => "binding group name",
+            Kind::FlowName => "name",
+            Kind::FieldName => "header field name",
             Kind::SocketAddresses { .. } => "list of addresses with ports",
             Kind::SourceAddresses => "address or list of addresses",
             Kind::Networks => "list of networks",
@@ -385,6 +404,12 @@ impl Kind {
             Kind::Gateway => "the name of a domain or host, or an IP address".to_string(),
             Kind::BindingName => "normal, suspended, none or the name of a binding".to_string(),
             Kind::GroupName => "the name of a binding_group".to_string(),
+            Kind::FlowName => {
+                format!("1 to {FLOW_NAME_BYTES_MAX} bytes without control characters")
+            }
+            Kind::FieldName => {
+                "the name of a header field, as X-Tenant, or \"\" for none".to_string()
+            }
             Kind::SocketAddresses { port } => {
                 format!("a list ( \"address:port\" … ); a missing port is {port}")
             }

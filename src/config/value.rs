@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::throttle::Rate;
 use crate::base::units;
+use crate::types::flow::FLOW_NAME_BYTES_MAX;
 
 use super::diagnostic::near_miss;
 use super::domains;
@@ -30,6 +31,9 @@ use super::target;
 /// Words that mean true, and words that mean false.
 const TRUE_WORDS: [&str; 5] = ["true", "on", "enabled", "yes", "1"];
 const FALSE_WORDS: [&str; 5] = ["false", "off", "disabled", "no", "0"];
+
+/// Bytes of the name of a header field that an option may hold.
+const FIELD_NAME_BYTES_MAX: usize = 76;
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +109,9 @@ pub fn parse_preset(kind: &Kind, text: &str) -> Result<Value, ValueError> {
         })
     };
     match kind {
-        Kind::Path | Kind::HostName | Kind::BindingName => parse_value(kind, &word(text)),
+        Kind::Path | Kind::HostName | Kind::BindingName | Kind::FieldName => {
+            parse_value(kind, &word(text))
+        }
         _ => {
             let mut items: Vec<RawValue> = text.split_whitespace().map(word).collect();
             match items.len() {
@@ -300,7 +306,11 @@ fn text_value(kind: &Kind, word: &Word) -> Result<Value, ValueError> {
         Kind::HostName | Kind::Gateway => {
             check_host(text).map_err(|why| format!("cannot be a host: {why}"))
         }
-        Kind::BindingName | Kind::GroupName if text.is_empty() => Err("is empty".to_string()),
+        Kind::BindingName | Kind::GroupName | Kind::FlowName if text.is_empty() => {
+            Err("is empty".to_string())
+        }
+        Kind::FlowName => check_flow_name(text),
+        Kind::FieldName => check_field_name(text),
         _ => Ok(()),
     };
     result.map_err(|why| refuse(kind, word, "E020", &why))?;
@@ -308,6 +318,31 @@ fn text_value(kind: &Kind, word: &Word) -> Result<Value, ValueError> {
         Kind::Gateway => domains::normal(text),
         _ => text.to_string(),
     }))
+}
+
+/// What stays as it is when it becomes the name of a class, tenant or campaign.
+fn check_flow_name(text: &str) -> Result<(), String> {
+    if text.len() > FLOW_NAME_BYTES_MAX {
+        return Err(format!("has {} bytes", text.len()));
+    }
+    if text.contains(char::is_control) || text.trim() != text {
+        return Err("has a control character, or a blank at its end".to_string());
+    }
+    Ok(())
+}
+
+/// RFC 5322 2.2: printable ASCII without the colon.
+fn check_field_name(text: &str) -> Result<(), String> {
+    if text.len() > FIELD_NAME_BYTES_MAX {
+        return Err(format!("has {} bytes", text.len()));
+    }
+    match text
+        .bytes()
+        .find(|it| !it.is_ascii_graphic() || *it == b':')
+    {
+        Some(_) => Err("has a character that no field name has".to_string()),
+        None => Ok(()),
+    }
 }
 
 fn source_addresses(kind: &Kind, raw: &RawValue) -> Result<Value, ValueError> {

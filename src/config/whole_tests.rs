@@ -60,6 +60,65 @@ fn defaults_of_an_empty_configuration() {
 }
 
 #[test]
+fn priority_classes_have_their_order_and_their_shares() {
+    let shown = |text: &str| {
+        let config = config(text);
+        let classes = config.classes().iter();
+        let classes = classes.map(|it| format!("{} {} {}", it.name, it.order, it.share));
+        classes.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(shown(""), "transactional 100 10, bulk 300 10");
+    let text = "priority_class \"News\" { share = 30 }  priority_class \"bulk\" { share = 5 }
+                priority_class \"late\" { order = 999 }";
+    let expected = "transactional 100 10, news 200 30, bulk 300 5, late 999 10";
+    assert_eq!(shown(text), expected);
+    let cases = [
+        ("class = \"nuws\"", "E045"),
+        ("priority_class \"a\" { }  priority_class \"b\" { }", "E046"),
+        ("priority_class \"a\" { share = 81 }", "E047"),
+        ("priority_class \"a b\" { }", "E016"),
+        ("priority_class { }", "E016"),
+        ("tenant = \" a\"", "E020"),
+        ("tenant_header = \"a b\"", "E020"),
+        ("share = 3", "E012"),
+    ];
+    for (text, code) in cases {
+        let found = codes(text);
+        assert!(found[0].starts_with(code), "{text}: {found:?}");
+    }
+    let many: String = (0..15)
+        .map(|it| {
+            format!(
+                "priority_class \"c{it}\" {{ order = {} share = 1 }}\n",
+                it + 1
+            )
+        })
+        .collect();
+    assert!(codes(&many)[0].starts_with("E047"), "{:?}", codes(&many));
+}
+
+#[test]
+fn a_peer_may_have_a_flow_of_its_own() {
+    let config = config(
+        "tenant = \"all\"  remove_flow_headers = none
+         ESMTP_Listener {
+             class = \"Transactional\"
+             Listen \"127.0.0.1:26\" {
+                 Peer \"10.0.0.0/8\" { campaign = \"c\" class_header = \"\" }
+             }
+         }",
+    );
+    let of = |peer| config.listener_settings(ListenIndex(0), ip(peer));
+    let near = of("10.1.1.1");
+    assert_eq!(near.flow, ["transactional", "all", "c"]);
+    assert_eq!(near.flow_headers, ["", "X-Tenant", "X-Campaign"]);
+    assert_eq!(near.remove_flow_headers, FlowHeaders::None);
+    let far = of("192.0.2.1");
+    assert_eq!(far.flow, ["transactional", "all", ""]);
+    assert_eq!(far.flow_headers[0], "X-Pelton-Class");
+}
+
+#[test]
 fn every_value_reaches_its_field() {
     let config = config(
         "Shards = 3  Spool_Sync = interval  Spool_Sync_Interval = 20ms  DNS_Servers = \"127.0.0.1\"

@@ -592,6 +592,7 @@ pub fn arrivals(
 ) -> impl Iterator<Item = Arrival> {
     let (batch, received) = (content.batch, content.received);
     let size = u32::try_from(content.body.len()).unwrap_or(u32::MAX);
+    let flow = content.flow.clone();
     recipients
         .into_iter()
         .enumerate()
@@ -603,6 +604,7 @@ pub fn arrivals(
             binding: recipient.binding,
             received,
             size,
+            flow: flow.clone(),
             progress: Progress::default(),
             in_doubt: false,
         })
@@ -647,6 +649,7 @@ fn unknown_content(batch: BatchId, at: Wall) -> Arc<Content> {
         smtputf8: false,
         subject: "".into(),
         friendly_from: "".into(),
+        flow: None,
         body: Bytes::new(),
     })
 }

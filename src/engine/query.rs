@@ -191,6 +191,13 @@ pub struct MessageSummary {
     pub due: Option<String>,
     pub expires: Option<String>,
     pub body_in_memory: bool,
+    /// Priority class.
+    #[serde(default)]
+    pub class: String,
+    #[serde(default)]
+    pub tenant: Option<String>,
+    #[serde(default)]
+    pub campaign: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

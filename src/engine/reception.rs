@@ -4,6 +4,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::base::map::Map;
 use crate::base::peer_table::PeerSlot;
@@ -12,7 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Mono;
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
 use crate::config::{
-    BindingChoice, BindingIndex, Blackhole, Config, ListenIndex, ListenerSettings,
+    BindingChoice, BindingIndex, Blackhole, Config, FlowHeaders, ListenIndex, ListenerSettings,
 };
 use crate::engine::Turn;
 use crate::engine::home::{Home, Offer};
@@ -21,8 +22,11 @@ use crate::engine::settings::HELD_BINDING;
 use crate::hose::RejectionFacts;
 use crate::inject::Verdict;
 use crate::inject::{Facts, Question, Resolution, Session, Settings, Step, Submission, Ticket};
+use crate::policy;
 use crate::policy::binding::{BindingChooser, Choice};
 use crate::policy::relay;
+use crate::proto::smtp::flow_fields::FlowFields;
+use crate::types::flow::{Flow, Flows};
 use crate::types::id::BatchId;
 use crate::types::message::Recipient;
 use crate::types::replies::{self, Canned};
@@ -76,6 +80,9 @@ struct Listener {
     settings: ListenerSettings,
     relay: relay::Settings,
     session: Rc<Settings>,
+    flow: policy::flow::Settings,
+    /// Of mail whose header says nothing.
+    default_flow: Option<Arc<Flow>>,
 }
 
 pub struct Reception {
@@ -93,6 +100,7 @@ pub struct Reception {
     blackholes: Vec<Map<Box<str>, Blackhole>>,
     members: Vec<u32>,
     batches: u32,
+    flows: Flows,
 }
 
 /// Resolved settings kept for sharing.
@@ -111,6 +119,7 @@ impl Reception {
             blackholes: Vec::new(),
             members: Vec::new(),
             batches: 0,
+            flows: Flows::default(),
         }
     }
 
@@ -159,6 +168,9 @@ impl Reception {
         let refused = peer_slot.is_none();
         let mut session = Session::new(listener.session.clone(), Facts { peer, local });
         session.open(turn.now, verdict);
+        if listener.relay.relay_hosts.contains(peer.ip()) {
+            session.heed_flow_fields();
+        }
         let key = self.incoming.insert(Box::new(Incoming {
             session,
             listener,
@@ -506,7 +518,12 @@ impl Reception {
             return;
         };
         let ticket = submission.ticket;
-        let (content, accepted) = submission.into_content();
+        let listener = &incoming.listener;
+        let flow = match submission.flow.iter().all(|it| it.is_empty()) {
+            true => listener.default_flow.clone(),
+            false => policy::flow::flow(&listener.flow, &submission.flow, &mut self.flows),
+        };
+        let (content, accepted) = submission.into_content(flow);
         let names = &turn.common.binding_names;
         let name = |tag: u32| match tag {
             HELD_TAG => HELD_BINDING.into(),
@@ -545,10 +562,18 @@ impl Reception {
         }
         let session = Rc::new(session_settings(&settings));
         let relay = relay_settings(&settings);
+        let flow = policy::flow::Settings {
+            defaults: settings.flow.clone(),
+            classes: config.classes().iter().map(|it| it.name.clone()).collect(),
+        };
+        let silent = [const { "" }; 3].map(Into::into);
+        let default_flow = policy::flow::flow(&flow, &silent, &mut self.flows);
         let listener = Rc::new(Listener {
             settings,
             relay,
             session,
+            flow,
+            default_flow,
         });
         if self.listeners.len() == LISTENERS_SHARED_MAX {
             self.listeners.swap_remove(0);
@@ -727,5 +752,16 @@ fn session_settings(settings: &ListenerSettings) -> Settings {
         idle_time: settings.idle_time,
         rate_min: u64::from(settings.min_inbound_rate),
         rate_grace: settings.min_inbound_rate_grace,
+        flow_fields: Rc::new(FlowFields {
+            names: settings
+                .flow_headers
+                .each_ref()
+                .map(|it| it.as_str().into()),
+            removed: match settings.remove_flow_headers {
+                FlowHeaders::Class => [true, false, false],
+                FlowHeaders::All => [true; 3],
+                FlowHeaders::None => [false; 3],
+            },
+        }),
     }
 }

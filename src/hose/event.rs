@@ -6,6 +6,7 @@ use std::io::Write;
 
 use crate::base::time::Wall;
 use crate::types::address::Address;
+use crate::types::flow;
 use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Content;
@@ -177,6 +178,10 @@ fn common(object: &mut Object<'_>, facts: &EventFacts<'_>, id: &[u8]) {
     object.lower("routing_domain", domain);
     object.text("binding", facts.binding);
     object.optional("binding_group", facts.binding_group);
+    let flow = content.flow.as_ref();
+    object.text("class", flow::class_of(flow));
+    object.optional("tenant", flow::tenant_of(flow));
+    object.optional("campaign_id", flow::campaign_of(flow));
     object.text("recv_method", content.origin.method.as_str());
     object.number("msg_size", facts.size);
     object.time("injection_time", content.received);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::types::address::Address;
+use crate::types::flow::FlowNames;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::message::Content;
@@ -167,6 +168,12 @@ fn content() -> Content {
         smtputf8: false,
         subject: "50 % \"off\"\tnow".into(),
         friendly_from: "News <news@a.example>".into(),
+        flow: FlowNames {
+            class: "transactional",
+            tenant: "acme",
+            campaign: "",
+        }
+        .flow(),
         body: Bytes::from_static(b"x\r\n"),
     }
 }
@@ -265,6 +272,7 @@ fn events_tell_what_happened_under_the_known_names() {
             "raw_rcpt_to": "Bob@B.Example.", "friendly_from": "News <news@a.example>",
             "subject": "50 % \"off\"\tnow", "recipient_domain": "b.example",
             "routing_domain": "b.example", "binding": "a", "binding_group": "pool",
+            "class": "transactional", "tenant": "acme", "campaign_id": null,
             "recv_method": "esmtp", "msg_size": 4096,
             "injection_time": START.rfc3339().to_string(), "outcome": "delayed",
             "delv_method": "esmtp", "sending_ip": "127.0.0.2", "ip_address": "127.0.0.8",

@@ -7,6 +7,7 @@ pub mod session;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +15,10 @@ use bytes::Bytes;
 use crate::base::time::Wall;
 use crate::log::Durable;
 use crate::proto::smtp::data::DataLimits;
+use crate::proto::smtp::flow_fields::FlowFields;
 use crate::proto::smtp::header;
 use crate::types::address::Address;
+use crate::types::flow::Flow;
 use crate::types::id::BatchId;
 use crate::types::id::RECIPIENTS_MAX;
 use crate::types::message::Content;
@@ -80,6 +83,8 @@ pub struct Settings {
     /// Average of a message's content once the grace is over, bytes per second; 0 is no limit.
     pub rate_min: u64,
     pub rate_grace: Duration,
+    /// Looked for in the mail of sessions that are told to; see [`Session::heed_flow_fields`].
+    pub flow_fields: Rc<FlowFields>,
 }
 
 impl Settings {
@@ -194,6 +199,8 @@ pub struct Submission {
     pub smtputf8: bool,
     pub subject: Box<str>,
     pub friendly_from: Box<str>,
+    /// What the message calls its class, tenant and campaign; empty ones it does not.
+    pub flow: [Box<str>; 3],
     /// The trace field, then the content.
     pub body: Vec<u8>,
     /// Length of the trace field.
@@ -202,7 +209,10 @@ pub struct Submission {
 
 impl Submission {
     /// Divides into what all recipients share and the recipients.
-    pub fn into_content(mut self) -> (Arc<Content>, Vec<AcceptedRecipient>) {
+    pub fn into_content(
+        mut self,
+        flow: Option<Arc<Flow>>,
+    ) -> (Arc<Content>, Vec<AcceptedRecipient>) {
         header::divide(&mut self.body, self.trace_bytes);
         let content = Content {
             batch: self.batch,
@@ -213,6 +223,7 @@ impl Submission {
             smtputf8: self.smtputf8,
             subject: self.subject,
             friendly_from: self.friendly_from,
+            flow,
             body: Bytes::from(self.body),
         };
         (Arc::new(content), self.recipients)

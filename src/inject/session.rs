@@ -77,6 +77,7 @@ pub struct Session {
     rejections_dropped: u32,
     clock: Clock,
     is_shutting_down: bool,
+    heeds_flow_fields: bool,
 }
 
 enum State {
@@ -175,7 +176,13 @@ impl Session {
                 rate_bytes: 0,
             },
             is_shutting_down: false,
+            heeds_flow_fields: false,
         }
+    }
+
+    /// From now on the client's word counts on the class, tenant and campaign of its mail.
+    pub fn heed_flow_fields(&mut self) {
+        self.heeds_flow_fields = !self.settings.flow_fields.is_idle();
     }
 
     /// Greets the client, or with [`Verdict::Refuse`] sends it away. To be called once, first.
@@ -865,7 +872,10 @@ impl Session {
         };
         header::write_received(&mut body, &trace);
         let trace_bytes = body.len();
-        let reader = DataReader::new(framing, limits, body);
+        let mut reader = DataReader::new(framing, limits, body);
+        if self.heeds_flow_fields {
+            reader.heed(self.settings.flow_fields.clone());
+        }
         transaction.content = Some(Incoming {
             batch,
             reader,
@@ -978,6 +988,7 @@ impl Session {
             smtputf8: transaction.smtputf8,
             subject: taken.subject,
             friendly_from: taken.friendly_from,
+            flow: taken.flow,
             trace_bytes: content.trace_bytes,
             body: taken.body,
         })))

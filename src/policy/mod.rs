@@ -1,8 +1,9 @@
 //! L3: what is decided about mail that comes in: the phases at which something may be decided, who
-//! may have mail relayed where, and which binding sends it. Pure functions of settings and
+//! may have mail relayed where, which binding sends it, and in which flow it waits. Pure functions of settings and
 //! envelope; nothing here knows of sessions, of the spool or of queues.
 
 pub mod binding;
+pub mod flow;
 pub mod relay;
 
 /// The phases of a message's way in, in the order in which they come (the hook points of Momentum:

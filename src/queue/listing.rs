@@ -134,7 +134,12 @@ impl EntryView<'_> {
     }
 
     pub fn received(&self) -> Wall {
-        self.shared().received
+        self.shared().received.wall()
+    }
+
+    /// Class, tenant and campaign; nothing for the default class without the others.
+    pub fn flow(&self) -> Option<&Arc<Flow>> {
+        self.queues.flows.get(self.shared().flow)
     }
 
     pub fn size(&self) -> u32 {
@@ -200,7 +205,7 @@ impl Queues {
     /// The recipients of one batch that are here, in the order of their arrival.
     pub fn of_batch(&self, batch: BatchId) -> impl Iterator<Item = EntryView<'_>> {
         let message = self.message_named(batch);
-        let first = message.map_or(NONE, |message| self.messages[message].entries.head);
+        let first = message.map_or(NONE, |message| self.messages[message].first);
         let in_use = |index: u32| (index != NONE).then_some(index);
         let next = move |index: &u32| in_use(self.entries[*index].siblings.next);
         core::iter::successors(in_use(first), next).map(|index| EntryView {

@@ -22,6 +22,7 @@
 
 mod deadlines;
 mod facts;
+mod flows;
 mod listing;
 mod names;
 mod pool;
@@ -42,6 +43,7 @@ use crate::base::time::Wall;
 use crate::base::timer_wheel::TimerKey;
 use crate::base::timer_wheel::TimerWheel;
 use crate::types::address::Address;
+use crate::types::flow::Flow;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::id::RECIPIENTS_MAX;
@@ -53,6 +55,8 @@ use crate::types::reply::Reply;
 
 use self::deadlines::Deadline;
 use self::deadlines::Deadlines;
+use self::flows::FlowId;
+use self::flows::FlowTable;
 use self::names::Names;
 use self::names::Pair;
 use self::pool::Handle;
@@ -124,12 +128,16 @@ struct Entry {
 /// What the entries of one batch on this shard share.
 struct Message {
     batch: BatchId,
-    received: Wall,
+    received: Received,
     born: Born,
+    flow: FlowId,
     size: u32,
     /// Where [`Resident`] has its body; [`NONE`] if it is not in memory.
     body: u32,
-    entries: List,
+    /// Its entries as a [`List`], spelled out: so they take less room.
+    first: u32,
+    last: u32,
+    count: u16,
     active: u16,
     in_flight: u16,
     home: ShardId,
@@ -146,6 +154,38 @@ const _: () = assert!(
     RECIPIENTS_MAX <= u16::MAX as usize,
     "counts of a batch are 16 bits"
 );
+
+/// Reception on the wall clock. Seven bytes are enough for 2,000 years.
+#[derive(Clone, Copy)]
+struct Received([u8; 7]);
+
+impl Received {
+    fn at(wall: Wall) -> Received {
+        let [a, b, c, d, e, f, g, _] = wall.0.min((1 << 56) - 1).to_le_bytes();
+        Received([a, b, c, d, e, f, g])
+    }
+
+    fn wall(self) -> Wall {
+        let [a, b, c, d, e, f, g] = self.0;
+        Wall(u64::from_le_bytes([a, b, c, d, e, f, g, 0]))
+    }
+}
+
+impl Message {
+    fn entries(&self) -> List {
+        List {
+            head: self.first,
+            tail: self.last,
+            len: self.count.into(),
+        }
+    }
+
+    fn set_entries(&mut self, entries: List) {
+        self.first = entries.head;
+        self.last = entries.tail;
+        self.count = u16::try_from(entries.len).expect("a batch is not that large");
+    }
+}
 
 /// Reception on the monotonic clock, in milliseconds, rounded up; before its zero for recovered
 /// mail. Six bytes are enough for 4,000 years.
@@ -203,6 +243,7 @@ pub struct Totals {
 pub struct Queues {
     entries: Pool<Entry>,
     messages: Pool<Message>,
+    flows: FlowTable,
     queues: Pool<Queue>,
     names: Names,
     /// Messages by their batch ids.
@@ -224,6 +265,7 @@ impl Queues {
         Queues {
             entries: Pool::with_handles(),
             messages: Pool::default(),
+            flows: FlowTable::default(),
             queues: Pool::with_handles(),
             names: Names::default(),
             batches: IdMap::default(),
@@ -450,10 +492,12 @@ impl Queues {
             batch,
             home,
             born,
-            ref entries,
+            flow,
+            count,
             ..
         } = self.messages[message];
-        if entries.len == 0 {
+        if count == 0 {
+            self.flows.leave(flow);
             self.resident.release(&mut self.messages, message);
             self.batches.remove(batch);
             self.messages.remove(message);
@@ -489,7 +533,7 @@ impl Queues {
         let Some(message) = self.message_named(content.batch) else {
             return false;
         };
-        let queue = self.entries[self.messages[message].entries.head].queue;
+        let queue = self.entries[self.messages[message].first].queue;
         self.keep_body(message, content);
         self.settle(message, queue);
         self.resident.content(&self.messages[message]).is_some()

@@ -19,11 +19,14 @@ impl Queues {
         let age_us = now.wall.0.saturating_sub(arrival.received.0);
         let message = self.messages.insert(Message {
             batch: arrival.batch,
-            received: arrival.received,
+            received: Received::at(arrival.received),
+            flow: self.flows.enter(arrival.flow.clone()),
             born: Born::at(signed(now.mono.0).saturating_sub(signed(age_us))),
             size: arrival.size,
             body: NONE,
-            entries: List::EMPTY,
+            first: NONE,
+            last: NONE,
+            count: 0,
             active: 0,
             in_flight: 0,
             home: arrival.home,
@@ -62,12 +65,12 @@ impl Queues {
         };
         let message = &mut self.messages[m];
         assert!(
-            (message.entries.len as usize) < RECIPIENTS_MAX,
+            usize::from(message.count) < RECIPIENTS_MAX,
             "a batch is not that large"
         );
-        message
-            .entries
-            .push_back(&mut self.entries, entry, |entry| &mut entry.siblings);
+        let mut entries = message.entries();
+        entries.push_back(&mut self.entries, entry, |entry| &mut entry.siblings);
+        message.set_entries(entries);
         let queue = &mut self.queues[q];
         queue.ages.add(message.born.us());
         queue.stats.receptions += 1;
@@ -84,8 +87,10 @@ impl Queues {
         self.deadlines
             .clear(&mut self.entries, entry, |entry| &mut entry.deadline);
         self.leave(entry);
-        let list = &mut self.messages[self.entries[entry].message].entries;
-        list.remove(&mut self.entries, entry, |entry| &mut entry.siblings);
+        let message = &mut self.messages[self.entries[entry].message];
+        let mut entries = message.entries();
+        entries.remove(&mut self.entries, entry, |entry| &mut entry.siblings);
+        message.set_entries(entries);
     }
 
     /// Moves an entry to the end of the list of `state`, or to its front.
@@ -205,6 +210,7 @@ impl Queues {
     /// When the message expires by the monotonic clock; by the wall clock if that is later.
     pub(super) fn expiry(&self, now: Now, message: u32, expiration: Duration) -> Mono {
         let Message { received, born, .. } = self.messages[message];
+        let received = received.wall();
         let counted = expires_at(born.us(), expiration);
         let shown = received + expiration;
         if received > now.wall || shown <= now.wall {

@@ -8,8 +8,10 @@
 //! Message  u8 version, u64 event, u64 known (the last event whose outcome the states below
 //!          include), u64 batch, u64 received us, u32 body bytes, u8 flags
 //!          (1 eight-bit, 2 SMTPUTF8, 4 sender present, 8 plain SMTP, 16 moved by
-//!          compaction), ip peer, str helo,
+//!          compaction, 32 flow present), ip peer, str helo,
 //!          str sender (if present), str subject, str friendly from,
+//!          str class, str tenant, str campaign (if the flow is present; none: the default
+//!          class, no tenant and no campaign, as records written before there were flows),
 //!          u16 bindings, str each; u16 recipients, each: u8 state (0 open, 1 settled, 2 tried),
 //!          u16 attempts and u64 due us (if tried), u16 binding, str address
 //! Body     the bytes of the body, in the frame right after its message
@@ -28,6 +30,7 @@ use bytes::Bytes;
 
 use crate::base::time::Wall;
 use crate::types::address::Address;
+use crate::types::flow::FlowNames;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::id::RECIPIENTS_MAX;
@@ -54,6 +57,8 @@ pub(super) const KIND_EVENT_MARK: u8 = 4;
 /// Recipients one record can have.
 pub const RECORD_RECIPIENTS_MAX: usize = RECIPIENTS_MAX;
 const RECORD_VERSION: u8 = 1;
+const FLAG_SENDER: u8 = 4;
+const FLAG_FLOW: u8 = 32;
 const _: () = assert!(
     RECORD_RECIPIENTS_MAX <= u16::MAX as usize,
     "their count is two bytes"
@@ -102,9 +107,10 @@ pub(super) fn encode_message(
     out.push(
         flag(content.eight_bit, 1)
             | flag(content.smtputf8, 2)
-            | flag(content.sender.is_some(), 4)
+            | flag(content.sender.is_some(), FLAG_SENDER)
             | flag(content.origin.method == Method::Smtp, 8)
-            | flag(written.moved, 16),
+            | flag(written.moved, 16)
+            | flag(content.flow.is_some(), FLAG_FLOW),
     );
     put_ip(out, Some(content.origin.peer));
     put_str(out, &content.origin.helo);
@@ -113,6 +119,12 @@ pub(super) fn encode_message(
     }
     put_str(out, &content.subject);
     put_str(out, &content.friendly_from);
+    if let Some(flow) = &content.flow {
+        let names = flow.names();
+        for name in [names.class, names.tenant, names.campaign] {
+            put_str(out, name);
+        }
+    }
     put_recipients(out, recipients, state);
 }
 
@@ -253,6 +265,12 @@ fn read_head(reader: &mut Reader<'_>) -> Option<MessageHead> {
     })
 }
 
+impl MessageHead {
+    pub fn has_flow(&self) -> bool {
+        self.flags & FLAG_FLOW != 0
+    }
+}
+
 /// Interns the names of bindings while records are read.
 pub(super) type Intern<'a> = &'a mut dyn FnMut(&str) -> Arc<str>;
 
@@ -262,7 +280,7 @@ pub(super) fn decode_message(payload: &[u8], intern: Intern<'_>) -> Option<Messa
     let flags = head.flags;
     let peer = reader.ip()??;
     let helo = reader.str()?.into();
-    let sender = match flags & 4 {
+    let sender = match flags & FLAG_SENDER {
         0 => None,
         _ => Some(Address::parse(reader.str()?)?),
     };
@@ -280,6 +298,7 @@ pub(super) fn decode_message(payload: &[u8], intern: Intern<'_>) -> Option<Messa
         smtputf8: flags & 2 != 0,
         subject: reader.str()?.into(),
         friendly_from: reader.str()?.into(),
+        flow: read_flow(&mut reader, flags)?.flow(),
         body: Bytes::new(),
     };
     let recipients = read_recipients(&mut reader, intern)?;
@@ -300,12 +319,38 @@ pub(super) fn decode_recipients(
     let mut reader = Reader { rest: payload };
     let flags = read_head(&mut reader)?.flags;
     reader.ip()?;
-    let strings = if flags & 4 == 0 { 3 } else { 4 };
-    for _ in 0..strings {
+    for _ in 0..strings_before_flow(flags) {
         reader.str()?;
     }
+    read_flow(&mut reader, flags)?;
     let recipients = read_recipients(&mut reader, intern)?;
     reader.finish(recipients)
+}
+
+/// The flow of a message record, as it stands there.
+pub(super) fn decode_flow(payload: &[u8]) -> Option<FlowNames<'_>> {
+    let mut reader = Reader { rest: payload };
+    let flags = read_head(&mut reader)?.flags;
+    reader.ip()?;
+    for _ in 0..strings_before_flow(flags) {
+        reader.str()?;
+    }
+    read_flow(&mut reader, flags)
+}
+
+fn strings_before_flow(flags: u8) -> usize {
+    if flags & FLAG_SENDER == 0 { 3 } else { 4 }
+}
+
+fn read_flow<'a>(reader: &mut Reader<'a>, flags: u8) -> Option<FlowNames<'a>> {
+    if flags & FLAG_FLOW == 0 {
+        return Some(FlowNames::default());
+    }
+    Some(FlowNames {
+        class: reader.str()?,
+        tenant: reader.str()?,
+        campaign: reader.str()?,
+    })
 }
 
 fn read_recipients(reader: &mut Reader<'_>, intern: Intern<'_>) -> Option<Vec<(Recipient, State)>> {

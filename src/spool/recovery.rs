@@ -514,6 +514,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
         body_bytes,
         received,
         size,
+        flow,
         recipients,
         ..
     } = found;
@@ -538,6 +539,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             binding: recipient.binding,
             received,
             size,
+            flow: flow.clone(),
             progress: Progress { attempts, due },
             in_doubt: false,
         });

@@ -25,6 +25,8 @@ use crate::log::recover::FrameRef;
 use crate::log::recover::RecoverError;
 use crate::log::recover::Recovered;
 use crate::log::recover::Tail;
+use crate::types::flow::Flow;
+use crate::types::flow::Flows;
 use crate::types::id::BatchId;
 use crate::types::id::ShardId;
 use crate::types::message::Recipient;
@@ -134,6 +136,7 @@ pub(super) struct Found {
     pub body_bytes: u32,
     pub received: Wall,
     pub size: u32,
+    pub flow: Option<Arc<Flow>>,
     pub recipients: Box<[(Recipient, State)]>,
 }
 
@@ -238,6 +241,7 @@ pub struct Scan {
     pub(super) starts: BTreeMap<u32, u16>,
     pub(super) damage: Vec<Damaged>,
     pub(super) names: Set<Arc<str>>,
+    flows: Flows,
 }
 
 impl Scan {
@@ -272,6 +276,7 @@ impl Scan {
             starts: BTreeMap::new(),
             damage: Vec::new(),
             names: Set::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -430,6 +435,10 @@ impl Scan {
         let Some(recipients) = record::decode_recipients(payload, &mut intern) else {
             return false;
         };
+        let flow = match head.has_flow() {
+            true => record::decode_flow(payload).and_then(|names| self.flows.get(names)),
+            false => None,
+        };
         let adjacent = |body: &&FrameRef| {
             body.kind == record::KIND_BODY
                 && body.offset == frame.offset + frame.frame_bytes()
@@ -454,6 +463,7 @@ impl Scan {
             body_bytes: body_frame_bytes(&head),
             received: head.received,
             size: head.body_bytes,
+            flow,
             recipients: recipients.into_boxed_slice(),
         };
         self.messages.push((head.batch, found));

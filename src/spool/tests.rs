@@ -10,6 +10,7 @@ use crate::base::time::Now;
 use crate::base::time::Wall;
 use crate::log::SyncMode;
 use crate::types::address::Address;
+use crate::types::flow::FlowNames;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::id::ShardId;
@@ -69,6 +70,19 @@ fn message(prng: &mut Prng, batch: BatchId, body_bytes: usize) -> (Content, Vec<
         smtputf8: prng.chance(1, 2),
         subject: format!("About {batch} \u{e4}").into(),
         friendly_from: "".into(),
+        flow: [
+            None,
+            Some(("", "acme", "spring \u{e4}")),
+            Some(("transactional", "", "")),
+        ][(batch.0 % 3) as usize]
+            .and_then(|(class, tenant, campaign)| {
+                let names = FlowNames {
+                    class,
+                    tenant,
+                    campaign,
+                };
+                names.flow()
+            }),
         body: Bytes::from(body),
     };
     let count = if prng.chance(1, 3) {

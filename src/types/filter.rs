@@ -61,10 +61,14 @@ pub enum Field {
     Size,
     /// Failed attempts so far.
     Attempts,
+    /// Priority class; a message that says nothing is of the default one.
+    Class,
+    Tenant,
+    Campaign,
 }
 
 impl Field {
-    pub const ALL: [Field; 11] = [
+    pub const ALL: [Field; 14] = [
         Field::Domain,
         Field::Binding,
         Field::Id,
@@ -76,6 +80,9 @@ impl Field {
         Field::Age,
         Field::Size,
         Field::Attempts,
+        Field::Class,
+        Field::Tenant,
+        Field::Campaign,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -91,6 +98,9 @@ impl Field {
             Field::Age => "age",
             Field::Size => "size",
             Field::Attempts => "attempts",
+            Field::Class => "class",
+            Field::Tenant => "tenant",
+            Field::Campaign => "campaign",
         }
     }
 
@@ -100,6 +110,7 @@ impl Field {
             Field::Domain | Field::Binding | Field::State | Field::Code => true,
             Field::Cause | Field::Age => true,
             Field::Id | Field::Recipient | Field::Sender | Field::Size | Field::Attempts => false,
+            Field::Class | Field::Tenant | Field::Campaign => false,
         }
     }
 
@@ -226,6 +237,9 @@ pub struct Facts<'a> {
     pub age: Option<Duration>,
     pub size: Option<u64>,
     pub attempts: Option<u64>,
+    pub class: Option<&'a str>,
+    pub tenant: Option<&'a str>,
+    pub campaign: Option<&'a str>,
 }
 
 impl Filter {
@@ -303,6 +317,9 @@ impl Condition {
             Field::Sender => facts.sender,
             Field::Code => facts.code,
             Field::Cause => facts.cause,
+            Field::Class => facts.class,
+            Field::Tenant => facts.tenant,
+            Field::Campaign => facts.campaign,
             Field::Id | Field::State | Field::Age | Field::Size | Field::Attempts => None,
         }
     }
@@ -610,6 +627,9 @@ mod tests {
             age: Some(Duration::from_secs(600)),
             size: Some(65_536),
             attempts: Some(3),
+            class: Some("bulk"),
+            tenant: Some("Acme"),
+            campaign: None,
         }
     }
 
@@ -642,6 +662,10 @@ mod tests {
             ("size>1m", false),
             ("attempts>=3 attempts<4", true),
             ("attempts!=3", false),
+            ("tenant=acme class=BULK", true),
+            ("tenant~cm tenant!=ac", true),
+            ("campaign~x", false),
+            ("campaign!=x", true),
         ];
         for (text, expected) in cases {
             let filter: Filter = text.parse().unwrap();
@@ -704,7 +728,8 @@ mod tests {
 
     #[test]
     fn errors_say_where_and_what_was_expected() {
-        let fields = "domain binding id recipient sender state code cause age size attempts";
+        let fields = "domain binding id recipient sender state code cause age size attempts \
+                      class tenant campaign";
         let cases = [
             (
                 "age>1m domian=x",

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::base::time::Wall;
 use crate::types::address::Address;
+use crate::types::flow::Flow;
 use crate::types::id::{BatchId, ShardId};
 
 /// Where a message came from.
@@ -53,6 +54,8 @@ pub struct Content {
     pub subject: Box<str>,
     /// Value of the header field `From`, raw, cut; for events.
     pub friendly_from: Box<str>,
+    /// Nothing is the default class without tenant and campaign.
+    pub flow: Option<Arc<Flow>>,
     /// Header section and body with CRLF line ends, without transparency dots, the trace field of
     /// this hop first. Ends in CRLF unless a BDAT transaction did not.
     pub body: Bytes,
@@ -84,6 +87,8 @@ pub struct Arrival {
     pub binding: Arc<str>,
     pub received: Wall,
     pub size: u32,
+    /// See [`Content::flow`].
+    pub flow: Option<Arc<Flow>>,
     pub progress: Progress,
     /// It may have been on the wire when the last run ended without saying so: if it is delivered,
     /// that is a possible duplicate.

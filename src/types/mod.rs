@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod filter;
+pub mod flow;
 pub mod id;
 pub mod message;
 pub mod outcome;

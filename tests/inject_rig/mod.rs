@@ -58,6 +58,7 @@ pub fn settings() -> Settings {
         idle_time: Duration::ZERO,
         rate_min: 100,
         rate_grace: Duration::from_secs(60),
+        flow_fields: Default::default(),
     }
 }
 

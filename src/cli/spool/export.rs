@@ -271,6 +271,8 @@ fn envelope(view: &View, message: &inspect::Stored, open: &[Arrival]) -> Sidecar
             due: delayed.then(|| due.rfc3339().to_string()),
         }
     };
+    let flow = content.flow.as_ref().map(|it| it.names());
+    let flow = flow.unwrap_or_default();
     Sidecar {
         schema: sidecar::SCHEMA.to_owned(),
         id: content.batch.to_string(),
@@ -292,6 +294,9 @@ fn envelope(view: &View, message: &inspect::Stored, open: &[Arrival]) -> Sidecar
         }),
         subject: content.subject.to_string(),
         friendly_from: content.friendly_from.to_string(),
+        class: flow.class.to_owned(),
+        tenant: flow.tenant.to_owned(),
+        campaign: flow.campaign.to_owned(),
     }
 }
 

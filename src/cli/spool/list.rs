@@ -33,6 +33,7 @@ use crate::types::filter::Facts;
 use crate::types::filter::Field;
 use crate::types::filter::Filter;
 use crate::types::filter::States;
+use crate::types::flow;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::message::Arrival;
@@ -53,7 +54,7 @@ Examples:
   pelton spool list --json | jq -r .recipient            all, one JSON object a line
 
 The filter is that of pelton queue list: domain binding id recipient sender state code age size
-attempts, with = != > < >= <= and ~ for \"contains\". The last reply (code) is known as long as its
+attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". The last reply (code) is known as long as its
 record has not been given free; what a queue waits for (cause), only a running engine knows: pelton
 queue list.
 
@@ -165,6 +166,9 @@ impl Row<'_> {
             age: Some(style.now.since(arrival.received)),
             size: Some(u64::from(arrival.size)),
             attempts: Some(u64::from(arrival.progress.attempts)),
+            class: Some(flow::class_of(arrival.flow.as_ref())),
+            tenant: flow::tenant_of(arrival.flow.as_ref()),
+            campaign: flow::campaign_of(arrival.flow.as_ref()),
         })
     }
 
@@ -177,6 +181,9 @@ impl Row<'_> {
             "sender": self.sender.as_ref().map(|it| it.as_deref().unwrap_or_default()),
             "recipient": arrival.address.as_str(),
             "binding": &*arrival.binding,
+            "class": flow::class_of(arrival.flow.as_ref()),
+            "tenant": flow::tenant_of(arrival.flow.as_ref()),
+            "campaign": flow::campaign_of(arrival.flow.as_ref()),
             "attempts": arrival.progress.attempts,
             "due": self.due(style),
             "last_reply": self.reply,
@@ -529,6 +536,9 @@ impl Shown<'_> {
         }
         writeln!(text, "Size      {size}{flags}")?;
         writeln!(text, "Subject   {}", clean(&content.subject))?;
+        if let Some(flow) = &content.flow {
+            writeln!(text, "Sent for  {}", clean(&flow.names().to_string()))?;
+        }
         for (index, recipient) in self.recipients() {
             let state = self.state(index, style);
             let address = clean(recipient.address.as_str());
@@ -606,6 +616,9 @@ impl Shown<'_> {
                 "method": origin.method.as_str(),
             },
             "subject": &*content.subject,
+            "class": flow::class_of(content.flow.as_ref()),
+            "tenant": flow::tenant_of(content.flow.as_ref()),
+            "campaign": flow::campaign_of(content.flow.as_ref()),
             "recipients": self.recipients().map(recipient).collect::<Vec<_>>(),
             "headers": match self.fault {
                 Some(_) => None,

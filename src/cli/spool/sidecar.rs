@@ -46,6 +46,13 @@ pub struct Sidecar {
     pub subject: String,
     #[serde(default)]
     pub friendly_from: String,
+    /// Empty, as the two that follow, if it has none or is of the default class.
+    #[serde(default)]
+    pub class: String,
+    #[serde(default)]
+    pub tenant: String,
+    #[serde(default)]
+    pub campaign: String,
 }
 
 /// A recipient that waited.

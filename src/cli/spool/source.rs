@@ -30,6 +30,7 @@ use crate::cli::spool::view::View;
 use crate::proto::smtp::path;
 use crate::proto::smtp::path::Path;
 use crate::types::address::Address;
+use crate::types::flow::FlowNames;
 use crate::types::id::BatchId;
 use crate::types::message::Content;
 use crate::types::message::HEADER_FACT_BYTES_MAX;
@@ -351,6 +352,12 @@ fn incoming(envelope: &Sidecar, body: Vec<u8>, wanted: &Wanted) -> Result<Incomi
         smtputf8: envelope.smtputf8,
         subject: envelope.subject.as_str().into(),
         friendly_from: envelope.friendly_from.as_str().into(),
+        flow: FlowNames {
+            class: &envelope.class,
+            tenant: &envelope.tenant,
+            campaign: &envelope.campaign,
+        }
+        .flow(),
         body: Bytes::from(body),
     };
     checked(Incoming {
@@ -504,6 +511,7 @@ fn from_mbox(entry: Entry, wanted: &Wanted) -> Result<Incoming, String> {
         smtputf8,
         subject,
         friendly_from,
+        flow: None,
         body: Bytes::from(body),
     };
     checked(Incoming {

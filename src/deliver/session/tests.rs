@@ -29,6 +29,7 @@ fn content(body: &[u8]) -> Content {
         smtputf8: false,
         subject: "x".into(),
         friendly_from: "".into(),
+        flow: None,
         body: Bytes::copy_from_slice(body),
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::query::{
 };
 use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
 use crate::types::filter::{Facts, Field, Filter, States};
+use crate::types::flow;
 use crate::types::id::MessageId;
 use crate::types::reply::Class;
 
@@ -278,6 +279,9 @@ impl Owner {
             age: Some(now.wall.since(entry.received())),
             size: Some(entry.size().into()),
             attempts: Some(entry.attempts().into()),
+            class: Some(flow::class_of(entry.flow())),
+            tenant: flow::tenant_of(entry.flow()),
+            campaign: flow::campaign_of(entry.flow()),
         })
     }
 
@@ -308,6 +312,9 @@ impl Owner {
             due: entry.due().or(rests).map(wall),
             expires: Some(wall(entry.expires(now))),
             body_in_memory: entry.content().is_some(),
+            class: flow::class_of(entry.flow()).to_string(),
+            tenant: flow::tenant_of(entry.flow()).map(str::to_string),
+            campaign: flow::campaign_of(entry.flow()).map(str::to_string),
         })
     }
 

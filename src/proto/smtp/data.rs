@@ -6,10 +6,15 @@
 //! without being kept, so that the refusal stands where the client expects it, and is the same
 //! however the network has cut the input.
 
+use std::rc::Rc;
+
 use memchr::memchr;
 use memchr::memchr2;
 use memchr::memrchr;
 
+use crate::proto::smtp::flow_fields::FlowField;
+use crate::proto::smtp::flow_fields::FlowFields;
+use crate::proto::smtp::flow_fields::FlowReader;
 use crate::types::message::HEADER_FACT_BYTES_MAX;
 use crate::types::replies;
 use crate::types::replies::Canned;
@@ -110,6 +115,8 @@ pub struct Taken {
     /// Values of the first fields of these names: unfolded, raw, cut to [`HEADER_FACT_BYTES_MAX`].
     pub subject: Box<str>,
     pub friendly_from: Box<str>,
+    /// Values of the first class, tenant and campaign fields likewise, if those are looked for.
+    pub flow: [Box<str>; 3],
 }
 
 /// Where the last byte left the reader. Only this and the current line's length are carried from
@@ -143,6 +150,7 @@ pub struct DataReader {
     header: Option<Header>,
     subject: Vec<u8>,
     friendly_from: Vec<u8>,
+    flow: Option<FlowReader>,
 }
 
 /// State within the header section.
@@ -163,6 +171,7 @@ enum Field {
     None,
     Subject,
     From,
+    Flow(FlowField),
     Other,
 }
 
@@ -190,7 +199,13 @@ impl DataReader {
             header: Some(header),
             subject: Vec::new(),
             friendly_from: Vec::new(),
+            flow: None,
         }
+    }
+
+    /// Looks for these fields too; to be called before anything is pushed.
+    pub fn heed(&mut self, fields: Rc<FlowFields>) {
+        self.flow = Some(FlowReader::new(fields));
     }
 
     /// Takes what came in. Gives how much of it belongs to the message, and how things stand;
@@ -224,6 +239,9 @@ impl DataReader {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
+        if let Some(flow) = &self.flow {
+            flow.cut(&mut self.body);
+        }
         // A message may stay in memory for long: growth that was not needed is given back.
         self.body.shrink_to_fit();
         let text = |value: Vec<u8>| {
@@ -236,6 +254,7 @@ impl DataReader {
             eight_bit: self.eight_bit,
             subject: text(self.subject),
             friendly_from: text(self.friendly_from),
+            flow: self.flow.map(|it| it.values).unwrap_or_default().map(text),
         })
     }
 
@@ -437,16 +456,28 @@ impl DataReader {
                 if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
                     return None;
                 }
-                (header.begin(name), &line[colon + 1..])
+                let mut field = header.begin(name);
+                if field == Field::Other
+                    && let Some(flow) = &mut self.flow
+                {
+                    field = flow.begin(name).map_or(field, Field::Flow);
+                }
+                (field, &line[colon + 1..])
             }
         };
         header.field = field;
+        if let (Field::Flow(field), Some(flow)) = (field, &mut self.flow) {
+            flow.note(field, header.line_at, whole.len());
+            if !field.is_repeated {
+                append_fact(&mut flow.values[field.index], value);
+            }
+        }
         header.bytes += whole.len() as u64;
         header.line_at += whole.len();
         match field {
             Field::Subject => append_fact(&mut self.subject, value),
             Field::From => append_fact(&mut self.friendly_from, value),
-            Field::None | Field::Other => {}
+            Field::None | Field::Flow(_) | Field::Other => {}
         }
         let refusal = if header.bytes > self.limits.header_bytes_max {
             Refusal::Header
@@ -674,6 +705,40 @@ mod tests {
         assert_eq!(
             reader.finish().unwrap().subject.len(),
             HEADER_FACT_BYTES_MAX
+        );
+    }
+
+    #[test]
+    fn fields_of_a_flow_are_found_and_taken_out_at_every_cut() {
+        let fields = |removed| FlowFields {
+            names: ["X-Class", "X-Tenant", ""].map(Into::into),
+            removed,
+        };
+        let input =
+            b"x-CLASS : a\r\n b\r\nX-Tenant: t\r\nA: b\r\nX-Class: c\r\n d\r\n\r\nX-Class: e";
+        let cases: [([bool; 3], &[u8]); 3] = [
+            ([false; 3], input),
+            (
+                [true, false, true],
+                b"X-Tenant: t\r\nA: b\r\n\r\nX-Class: e",
+            ),
+            ([true; 3], b"A: b\r\n\r\nX-Class: e"),
+        ];
+        for (removed, expected) in cases {
+            for piece in 1..=input.len() {
+                let start = b"T: x\r\n".to_vec();
+                let mut reader = DataReader::new(Framing::Chunks, LIMITS, start);
+                reader.heed(Rc::new(fields(removed)));
+                push(&mut reader, input, piece);
+                let taken = reader.finish().unwrap();
+                assert_eq!(taken.flow.each_ref().map(|it| &**it), ["a b", "t", ""]);
+                assert_eq!(taken.body[6..], *expected, "by {piece}");
+            }
+        }
+        let taken = read(Framing::Chunks, input, 9).1.unwrap();
+        assert_eq!(
+            (&taken.body[6..], taken.flow),
+            (&input[..], Default::default())
         );
     }
 

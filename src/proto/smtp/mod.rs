@@ -4,6 +4,7 @@
 pub mod command;
 pub mod data;
 pub mod downgrade;
+pub mod flow_fields;
 pub mod header;
 pub mod path;
 pub mod reply;

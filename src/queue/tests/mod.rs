@@ -45,6 +45,7 @@ fn content(batch: u64, bytes: usize) -> Arc<Content> {
         smtputf8: false,
         subject: "".into(),
         friendly_from: "".into(),
+        flow: None,
         body: Bytes::from(vec![b'x'; bytes]),
     })
 }
@@ -79,6 +80,7 @@ impl Rig {
             binding: self.binding.clone(),
             received: now.wall,
             size: 4_096,
+            flow: None,
             progress: Progress::default(),
             in_doubt: false,
         }

@@ -61,6 +61,59 @@ fn messages_survive_with_the_state_of_every_recipient() {
     }
 }
 
+/// The bytes of a message record, so that no later version loses what an earlier one has written:
+/// as it was before there were flows, which is how a message of the default flow is still written,
+/// and with one.
+#[test]
+fn records_of_messages_are_read_as_they_were_written() {
+    let head = "01 0700000000000000 0600000000000000 0900000000010000 40420f0000000000 03000000";
+    let from = "04 7f000001 0200 6863 0500 7340612e62 0100 53 0000";
+    let to = "0100 0100 61 0200 00 0000 0500 7240622e63 02 0300 80841e0000000000 0000 0500 \
+              7540622e63";
+    let flow = "0400 62756c6b 0400 61636d65 0000";
+    let records = [
+        (format!("{head} 04 {from} {to}"), FlowNames::default()),
+        (
+            format!("{head} 24 {from} {flow} {to}"),
+            FlowNames {
+                class: "bulk",
+                tenant: "acme",
+                campaign: "",
+            },
+        ),
+    ];
+    for (hex, names) in records {
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let payload: Vec<u8> = digits.chunks(2).map(hex_byte).collect();
+        let message = record::decode_message(&payload, &mut intern).expect("a message");
+        assert_eq!(message.content.flow, names.flow());
+        assert_eq!(record::decode_flow(&payload), Some(names));
+        assert_eq!(
+            record::decode_message_head(&payload).map(|head| head.has_flow()),
+            Some(names.flow().is_some())
+        );
+        let (recipients, states): (Vec<_>, Vec<_>) = message.recipients.into_iter().unzip();
+        assert_eq!(recipients[1].address.as_str(), "u@b.c");
+        let written = record::Written {
+            event: EventSeq(7),
+            known: EventSeq(6),
+            moved: false,
+        };
+        let content = Content {
+            body: Bytes::from_static(b"b\r\n"),
+            ..message.content
+        };
+        let mut again = Vec::new();
+        record::encode_message(&mut again, written, &content, &recipients, &|it| states[it]);
+        assert_eq!(again, payload);
+    }
+}
+
+fn hex_byte(pair: &[u8]) -> u8 {
+    let text = core::str::from_utf8(pair).expect("digits");
+    u8::from_str_radix(text, 16).expect("digits")
+}
+
 #[test]
 fn outcomes_survive() {
     let mut prng = Prng::new(2);

@@ -160,6 +160,7 @@ fn content(batch: BatchId, body_bytes: usize) -> Content {
         smtputf8: false,
         subject: "a subject".into(),
         friendly_from: "Somebody <sender@origin.example>".into(),
+        flow: None,
         body: Bytes::from(vec![b'x'; body_bytes]),
     }
 }
