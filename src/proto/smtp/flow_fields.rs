@@ -49,8 +49,8 @@ impl FlowReader {
 
     /// A field of this name begins.
     pub fn begin(&mut self, name: &[u8]) -> Option<FlowField> {
-        let is_it = |it: &Box<str>| name.eq_ignore_ascii_case(it.as_bytes());
-        let index = self.fields.names.iter().position(is_it)?;
+        let mut names = self.fields.names.iter();
+        let index = names.position(|it| name.eq_ignore_ascii_case(it.as_bytes()))?;
         let is_repeated = core::mem::replace(&mut self.found[index], true);
         Some(FlowField { index, is_repeated })
     }
