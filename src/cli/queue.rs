@@ -73,8 +73,8 @@ Examples:
   pelton queue list --jsonl | jq -r .domain                       one JSON object a line
 
 The filter: domain binding state code cause age, with --messages also id recipient sender size
-attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what a queue waits for and how
-long that will take, or where nobody knows, how long it has taken.
+attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what
+a queue waits for and how long that will take, or where nobody knows, how long it has taken.
 
 While a start still reads the spool, what is queued is not all known: a warning on standard error
 says so, and in JSON \"complete\" is false.";

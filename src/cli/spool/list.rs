@@ -54,9 +54,9 @@ Examples:
   pelton spool list --json | jq -r .recipient            all, one JSON object a line
 
 The filter is that of pelton queue list: domain binding id recipient sender state code age size
-attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". The last reply (code) is known as long as its
-record has not been given free; what a queue waits for (cause), only a running engine knows: pelton
-queue list.
+attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". The last reply
+(code) is known as long as its record has not been given free; what a queue waits for (cause), only
+a running engine knows: pelton queue list.
 
 Exit codes: 0 done; 1 the spool is damaged, so that some that waits may be missing in the list (a
 sentence on standard error says so); 2 usage, or no spool there.";
