@@ -1,6 +1,6 @@
 //! L3: what is decided about mail that comes in: the phases at which something may be decided, who
-//! may have mail relayed where, which binding sends it, and in which flow it waits. Pure functions of
-//! settings and envelope; nothing here knows of sessions, of the spool or of queues.
+//! may have mail relayed where, which binding sends it, and in which flow it waits. Pure functions
+//! of settings and envelope; nothing here knows of sessions, of the spool or of queues.
 
 pub mod binding;
 pub mod flow;
