@@ -40,6 +40,24 @@ enum Command {
     Changes(cli::changes::ChangesArgs),
     /// Load the configuration again; a file with errors changes nothing
     Reload(cli::reload::ReloadArgs),
+    /// Stop mail for a while: nothing that matches starts, until a time or pelton resume
+    Suspend(cli::act::SuspendArgs),
+    /// Take suspensions back
+    Resume(cli::act::ResumeArgs),
+    /// Put single messages aside when their turn comes, until a time or pelton release
+    Hold(cli::act::HoldArgs),
+    /// Let held messages go
+    Release(cli::act::ReleaseArgs),
+    /// Do not try what is there now before a time
+    Delay(cli::act::DelayArgs),
+    /// Try what is delayed now
+    Flush(cli::act::FlushArgs),
+    /// End messages for good
+    Fail(cli::act::FailArgs),
+    /// What operators have ordered, and what it concerns
+    Orders(cli::act::OrdersArgs),
+    /// Take back an order
+    Undo(cli::act::UndoArgs),
     /// Check a configuration file and say everything that is wrong with it
     Check(cli::config::CheckArgs),
     /// What an option is here and where that comes from; the reference of all options
@@ -59,6 +77,15 @@ fn main() {
         Command::Spool(args) => cli::spool::run(&args).into(),
         Command::Changes(args) => cli::changes::run(&args).into(),
         Command::Reload(args) => cli::reload::run(&args).into(),
+        Command::Suspend(args) => cli::act::suspend(&args).into(),
+        Command::Resume(args) => cli::act::resume(&args).into(),
+        Command::Hold(args) => cli::act::hold(&args).into(),
+        Command::Release(args) => cli::act::release(&args).into(),
+        Command::Delay(args) => cli::act::delay(&args).into(),
+        Command::Flush(args) => cli::act::flush(&args).into(),
+        Command::Fail(args) => cli::act::fail(&args).into(),
+        Command::Orders(args) => cli::act::orders(&args).into(),
+        Command::Undo(args) => cli::act::undo(&args).into(),
         Command::Check(args) => {
             let environment = cli::config::detect_environment();
             printed(|out| cli::config::check(&args, &environment, out))

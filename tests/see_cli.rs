@@ -237,6 +237,7 @@ fn summary() -> QueueSummary {
         oldest_seconds: Some(2_460),
         cause: "backoff".into(),
         cause_seconds: 1_860,
+        order: None,
         until: Some(ahead(451)),
         last_failure: Some(last_reply()),
     }
@@ -334,6 +335,7 @@ fn message() -> MessageSummary {
         class: "bulk".into(),
         tenant: Some("acme".into()),
         campaign: None,
+        order: None,
     }
 }
 

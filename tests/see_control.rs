@@ -26,9 +26,12 @@ use pelton::control::management::protocol::REQUEST_BYTES_MAX;
 use pelton::control::management::protocol::ReloadData;
 use pelton::control::management::protocol::Reply;
 use pelton::control::management::protocol::Request;
+use pelton::control::orders::Registry;
+use pelton::control::startup;
 use pelton::engine::query::Answer;
 use pelton::engine::query::FoundQueues;
 use pelton::engine::query::MessageSummary;
+use pelton::engine::query::Preview;
 use pelton::engine::query::Query;
 use pelton::engine::query::QueueSummary;
 use pelton::engine::stats::ShardStats;
@@ -96,6 +99,11 @@ fn shard_answer(shard: u8, query: &Query, mood: Mood) -> Answer {
         }
         Query::Why { .. } => Answer::Why(Vec::new()),
         Query::Trace { .. } => Answer::Trace(Vec::new()),
+        Query::Preview { .. } => Answer::Preview {
+            shard,
+            found: Preview::default(),
+            next: None,
+        },
     }
 }
 
@@ -117,6 +125,7 @@ fn message(shard: u8, n: u64) -> MessageSummary {
         class: "bulk".into(),
         tenant: Some("acme".into()),
         campaign: None,
+        order: None,
     }
 }
 
@@ -131,6 +140,11 @@ impl World {
         let (asked_mood, facts_folder) = (Arc::clone(&mood), folder.path().to_owned());
         let (read_mood, edited_mood) = (Arc::clone(&mood), Arc::clone(&mood));
         let (disk_mood, noted) = (Arc::clone(&mood), Arc::clone(&journal));
+        let lock = startup::lock_spool(folder.path()).unwrap();
+        let around = (journal.clone(), Arc::new(move || now) as _);
+        let (publish, _) = tokio::sync::mpsc::unbounded_channel();
+        let opened = Registry::open(folder.path(), &lock, around, 1, publish);
+        let (orders, _) = opened.unwrap();
         let surroundings = Surroundings {
             ask: Arc::new(move |asked, query| {
                 let mood = *asked_mood.lock().unwrap();
@@ -167,6 +181,7 @@ impl World {
                 true => ConfigOnDisk::Differs("beef".into()),
             }),
             clock: Arc::new(move || now),
+            orders: Arc::new(orders),
             journal,
         };
         World {

@@ -57,7 +57,9 @@ pub struct ServerArgs {
 }
 
 /// Commands that are about an engine, and so take [`ServerArgs`].
-const ABOUT_AN_ENGINE: [&str; 6] = ["status", "queue", "why", "trace", "changes", "reload"];
+const ABOUT_AN_ENGINE: [&str; 9] = [
+    "status", "queue", "why", "trace", "changes", "reload", "orders", "undo", "resume",
+];
 
 impl ServerArgs {
     /// A command that leads on, about the same engine: with the words that named it here, once.
@@ -225,7 +227,7 @@ impl Client {
 
     fn exchange(&mut self, request: &Request) -> io::Result<Vec<u8>> {
         let patience = match request {
-            Request::Reload => RELOAD_TIMEOUT,
+            Request::Reload | Request::Order(_) | Request::Undo { .. } => RELOAD_TIMEOUT,
             _ => TIMEOUT,
         };
         self.stream.get_ref().set_read_timeout(Some(patience))?;

@@ -1,5 +1,6 @@
 //! The commands. Each has its arguments as a clap struct and a function that gives the exit code.
 
+pub mod act;
 pub mod changes;
 pub mod client;
 pub mod config;

@@ -29,6 +29,9 @@ pub const EXIT_UNREACHABLE: u8 = 4;
 /// The engine is there but not for this user.
 pub const EXIT_NOT_ALLOWED: u8 = 5;
 
+/// Refused for safety: nobody has said yes.
+pub const EXIT_REFUSED: u8 = 6;
+
 /// Columns where nobody says how wide the terminal is.
 const WIDTH_DEFAULT: usize = 100;
 
@@ -231,6 +234,12 @@ fn span(duration: Duration) -> String {
         seconds @ 0..10 => format!("{seconds}s"),
         seconds => units::duration(Duration::from_secs(seconds)),
     }
+}
+
+/// Seconds since midnight where this machine is.
+pub fn local_second_of_day(at: Wall) -> u64 {
+    let civil = local(at).unwrap_or_else(|| utc(at));
+    u64::from(civil.hour * 3_600 + civil.minute * 60 + civil.second)
 }
 
 struct Civil {

@@ -1,6 +1,7 @@
 //! The whole process put together: config, spool, shards and control. `serve` runs one for an
 //! operator, `demo` and the tests run them side by side.
 
+mod books;
 mod prepare;
 mod recovery;
 
@@ -18,13 +19,15 @@ use crate::base::time::{Mono, Wall};
 use crate::base::units;
 use crate::bridge::FromShard;
 use crate::bridge::mesh;
+use crate::cli::process::books::Books;
 use crate::cli::process::recovery::Recovery;
 use crate::config::{Checked, Config, Diagnostic, Severity, SpoolSync};
 use crate::control::dns::Dns;
 use crate::control::http;
-use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
+use crate::control::journal::Journal;
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
 use crate::control::management::{Asked, Facts, Server, Surroundings, disk_space, unnamed_binding};
+use crate::control::orders::Registry;
 use crate::control::reading::{self, Progress};
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
@@ -36,6 +39,7 @@ use crate::engine::stats::ShardStats;
 use crate::shard::{self, clock::Clock, disk::Folders, faults};
 use crate::spool::SpoolFile;
 use crate::types::id::{SHARDS_MAX, ShardId};
+use crate::types::order::Orders;
 
 /// How often free space and memory are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -201,6 +205,8 @@ struct Boot {
     doubt: Option<Wall>,
     /// The run before this one has not come to its end.
     cut_off: bool,
+    journal: Arc<Journal>,
+    orders: Arc<Registry>,
 }
 
 struct Running {
@@ -241,8 +247,12 @@ impl Process {
         let found = recovery.wait(&config).map_err(Refused::new)?;
         let late = found.is_none();
         let (homes, damage) = recovery.told_with(found);
+        let books = Books::open(&config, &lock, clock, &options.notice)?;
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
-        let setups = setups.map_err(Refused::new)?;
+        let mut setups = setups.map_err(Refused::new)?;
+        for setup in &mut setups {
+            setup.orders = books.orders.snapshot();
+        }
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let boot = Boot {
             config,
@@ -251,12 +261,15 @@ impl Process {
             reading: recovery.progress(),
             doubt: recovery.doubt,
             cut_off: recovery.cut_off,
+            journal: books.journal,
+            orders: books.orders,
         };
         let state = State::new(options, boot, &damage, clock, requests)?;
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
-        let control = Control::start(state.clone(), port, ready, (from_shards_rx, requests_rx))?;
+        let heard = (from_shards_rx, requests_rx, books.heard);
+        let control = Control::start(state.clone(), port, ready, heard)?;
         if late {
             state.clone().recover(recovery)?;
         } else {
@@ -361,9 +374,7 @@ impl State {
         requests: mpsc::Sender<Request>,
     ) -> Result<Arc<State>, Refused> {
         let config = boot.config.clone();
-        let path = config.global().journal.clone();
-        let journal = Journal::open(Path::new(&path), JOURNAL_BYTES_MAX)
-            .map_err(|error| Refused::new(format!("E101 journal {path}: {error}")))?;
+        let journal = boot.journal.clone();
         let now = clock.now().wall;
         let version = env!("CARGO_PKG_VERSION");
         let text = format!("version {version}, config {}", config.short_digest());
@@ -378,7 +389,6 @@ impl State {
             generation: 1,
             loaded: now,
         });
-        let journal = Arc::new(journal);
         Ok(Arc::new(State {
             options,
             running,
@@ -619,7 +629,11 @@ struct Control {
     ready: oneshot::Sender<()>,
 }
 
-type Heard = (mpsc::UnboundedReceiver<FromShard>, mpsc::Receiver<Request>);
+type Heard = (
+    mpsc::UnboundedReceiver<FromShard>,
+    mpsc::Receiver<Request>,
+    mpsc::UnboundedReceiver<Arc<Orders>>,
+);
 
 impl Control {
     /// Binds the sockets of control and starts its thread.
@@ -659,7 +673,7 @@ impl Control {
         spawned.map_err(|error| Refused::new(format!("E106 no thread for control: {error}")))
     }
 
-    async fn run(self, (shards, requests): Heard) -> Ended {
+    async fn run(self, (shards, requests, orders): Heard) -> Ended {
         let Control {
             state,
             server,
@@ -686,6 +700,8 @@ impl Control {
                 sampled.sample();
             }
         });
+        let registry = state.boot.orders.clone();
+        tokio::task::spawn_local(books::end_orders(registry.clone(), state.clock));
         let say = state.options.notice.clone();
         let (clock, mut told) = (state.clock, Map::<String, Mono>::default());
         let notice = Box::new(move |shard: ShardId, level, text: &str| {
@@ -696,7 +712,8 @@ impl Control {
                 say(level, &format!("shard {}: {text}", shard.0));
             }
         });
-        Switchboard::new(port, dns, notice, (ready, state.boot.reading.clone()))
+        let ready = (ready, state.boot.reading.clone());
+        Switchboard::new(port, dns, notice, ready, (registry, orders))
             .run(shards, requests)
             .await
     }
@@ -732,5 +749,6 @@ fn surroundings(state: &Arc<State>) -> Surroundings {
         config_on_disk: Arc::new(move || disk.config_on_disk()),
         clock: Arc::new(move || clock.clock.now().wall),
         journal: state.journal.clone(),
+        orders: state.boot.orders.clone(),
     }
 }

@@ -342,6 +342,13 @@ fn age(seconds: u64) -> String {
 fn waits_for(queue: &QueueSummary, style: &Style) -> String {
     match (queue.cause.as_str(), &queue.until) {
         ("", _) => "-".to_owned(),
+        (cause, until) if queue.order.is_some() => {
+            let id = queue.order.unwrap_or_default();
+            let left = until
+                .as_ref()
+                .map(|it| format!(", {} to go", style.until(it)));
+            format!("{cause} by order {id}{}", left.unwrap_or_default())
+        }
         (cause, Some(until)) => format!("{cause}, {} to go", style.until(until)),
         (cause, None) => format!("{cause}, {} so far", age(queue.cause_seconds)),
     }

@@ -4,6 +4,7 @@
 //! Invariants: the socket of an engine that answers is never taken away; clients, request bytes
 //! and waiting times are bounded; shards are reached only through [`Surroundings`].
 
+mod act;
 mod merge;
 pub mod protocol;
 mod sampler;
@@ -33,6 +34,7 @@ use crate::base::time::Wall;
 use crate::base::units;
 use crate::control::journal::Journal;
 use crate::control::metrics;
+use crate::control::orders::Registry;
 use crate::engine::query::Answer;
 use crate::engine::query::Query;
 use crate::engine::stats::ShardStats;
@@ -90,6 +92,7 @@ pub struct Surroundings {
     pub config_on_disk: Arc<dyn Fn() -> ConfigOnDisk + Send + Sync>,
     pub clock: Arc<dyn Fn() -> Wall + Send + Sync>,
     pub journal: Arc<Journal>,
+    pub orders: Arc<Registry>,
 }
 
 /// What is known without asking a shard.
@@ -381,6 +384,9 @@ impl Desk {
                 }),
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),
+            Request::Order(wanted) => self.order(*wanted, by).await,
+            Request::Orders => self.orders().await,
+            Request::Undo { target } => self.undo(&target, by).await,
         }
     }
 

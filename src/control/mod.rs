@@ -7,6 +7,7 @@ pub mod journal;
 pub mod ledger;
 pub mod management;
 pub mod metrics;
+pub mod orders;
 pub mod reading;
 pub mod startup;
 pub mod supervisor;

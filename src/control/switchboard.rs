@@ -15,12 +15,14 @@ use crate::bridge::mesh::ControlPort;
 use crate::config::Config;
 use crate::control::dns::Dns;
 use crate::control::management::Asked;
+use crate::control::orders::Registry;
 use crate::control::reading::Progress;
 use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
 use crate::engine::io::{Level, ToControl, ToShard};
 use crate::engine::query::{Answer, Query};
 use crate::spool;
 use crate::types::id::ShardId;
+use crate::types::order::Orders;
 
 /// While a shard is behind and messages for it are parked, they are offered again this often.
 const PARKED_RETRY: Duration = Duration::from_millis(2);
@@ -81,6 +83,8 @@ pub struct Switchboard {
     /// Over once every shard has what earlier starts have left.
     reading: Arc<Progress>,
     adopted: usize,
+    /// Who keeps the operators' orders, and where those that hold come from.
+    orders: (Arc<Registry>, UnboundedReceiver<Arc<Orders>>),
 }
 
 type Resolved = (ShardId, Question, DnsAnswer);
@@ -91,6 +95,7 @@ impl Switchboard {
         dns: Dns,
         notice: Notice,
         (ready, reading): (oneshot::Sender<()>, Arc<Progress>),
+        orders: (Arc<Registry>, UnboundedReceiver<Arc<Orders>>),
     ) -> Switchboard {
         Switchboard {
             port,
@@ -106,6 +111,7 @@ impl Switchboard {
             ready: Some(ready),
             reading,
             adopted: 0,
+            orders,
         }
     }
 
@@ -127,6 +133,9 @@ impl Switchboard {
                     self.port.send(shard, ToShard::Resolved { question, answer });
                 }
                 Some(request) = requests.recv() => self.request(request),
+                Some(orders) = self.orders.1.recv() => {
+                    self.tell_all(|| ToShard::Orders(orders.clone()));
+                }
                 () = tokio::time::sleep(PARKED_RETRY), if parked => {}
             }
         }
@@ -141,6 +150,10 @@ impl Switchboard {
             FromShard::Engine(ToControl::Notice { shard, level, text }) => {
                 (self.notice)(shard, level, &text);
             }
+            FromShard::Engine(ToControl::Worked { shard, worked }) => {
+                self.orders.0.worked(shard, worked);
+            }
+            FromShard::Engine(ToControl::HandedOut { .. }) => self.orders.0.handed_out(),
             FromShard::Engine(ToControl::Drained { .. }) => {}
             FromShard::Engine(ToControl::Adopted { .. }) => {
                 self.adopted += 1;

@@ -91,6 +91,13 @@ impl Hosts {
         self.entries.swap_remove(&address);
     }
 
+    /// A host that rests may be tried at once; its failures are remembered.
+    pub fn wake(&mut self, now: Mono, address: IpAddr) {
+        if let Some(memory) = self.entries.get_mut(&address) {
+            memory.rests_until = memory.rests_until.min(now);
+        }
+    }
+
     /// Failures in a row, and until when the host rests if it does.
     pub fn state(&self, now: Mono, address: IpAddr) -> (u32, Option<Mono>) {
         match self.entries.get(&address) {

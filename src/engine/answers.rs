@@ -27,6 +27,11 @@ impl Engine {
             Query::Why { domain, binding } => {
                 Answer::Why(owner.why(now, common, domain, binding.as_deref()))
             }
+            Query::Preview { filter, cursor } => {
+                let (found, next) = owner.preview(now, filter, *cursor);
+                let shard = common.shard.0;
+                Answer::Preview { shard, found, next }
+            }
             Query::Trace { target } => Answer::Trace(owner.trace(now, common, target)),
         }
     }

@@ -21,6 +21,7 @@ use crate::spool::BodyAt;
 use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
 use crate::types::message::{Arrival, Content};
+use crate::types::order::Orders;
 use crate::types::outcome::Outcome;
 
 /// Which way a connection was opened.
@@ -114,6 +115,8 @@ pub enum ToShard {
     Reload {
         config: Arc<Config>,
     },
+    /// The operators' orders, all that hold from now on.
+    Orders(Arc<Orders>),
     /// Take no more connections, finish what is on the wire until the grace is over, then say
     /// `Quiet`.
     Shutdown {
@@ -145,6 +148,16 @@ pub enum ToControl {
     Adopted {
         shard: ShardId,
     },
+    /// All of that is in the queues; said once, also if there was nothing.
+    HandedOut {
+        shard: ShardId,
+    },
+    /// How far a one-time order has come on this shard: once it has gone through all entries, and
+    /// whenever that changes.
+    Worked {
+        shard: ShardId,
+        worked: Worked,
+    },
     /// Nothing is on the wire any more, and nothing more will be sent to other shards.
     Quiet {
         shard: ShardId,
@@ -153,6 +166,21 @@ pub enum ToControl {
     Drained {
         shard: ShardId,
     },
+}
+
+/// What a one-time order has done on one shard.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Worked {
+    pub order: u64,
+    /// Messages changed, and the queues that they were in.
+    pub changed: u64,
+    pub queues: u64,
+    /// On the wire; they meet the order when they come back.
+    pub in_flight: u64,
+    /// Left alone: their senders are known on disk only.
+    pub unknown: u64,
+    /// Nothing more will come of it here.
+    pub over: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

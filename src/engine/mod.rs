@@ -44,6 +44,7 @@ use crate::spool;
 use crate::spool::Spool;
 use crate::types::id::{SHARDS_MAX, ShardId};
 use crate::types::message::{Arrival, Content};
+use crate::types::order::Orders;
 use crate::types::replies::{self, Canned};
 
 /// Entries and events of earlier starts that are handed on at a time; traffic goes in between.
@@ -65,6 +66,7 @@ pub struct Setup {
     pub cells: Arc<Cells>,
     pub spool: Spool,
     pub hose: Hose,
+    pub orders: Arc<Orders>,
     /// What earlier starts have left on disk. If that is not known yet, it comes later, as
     /// [`ToShard::Recovered`].
     pub recovered: Option<Box<spool::Home>>,
@@ -167,6 +169,10 @@ pub struct Engine {
     /// All shards are quiet.
     finishing: bool,
     drained: bool,
+    /// What earlier starts have left is known.
+    adopted: bool,
+    /// Has said that all of it is in the queues.
+    handed_out: bool,
     /// Outcomes on their way to other homes, by shard.
     outgoing: Vec<Vec<Settled>>,
 }
@@ -203,11 +209,15 @@ impl Engine {
             quiet: false,
             finishing: false,
             drained: false,
+            adopted: false,
+            handed_out: false,
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
         if let Some(found) = setup.recovered {
             engine.home.adopt(*found);
+            engine.adopted = true;
         }
+        engine.owner.set_orders(now, setup.orders);
         engine
     }
 
@@ -319,6 +329,7 @@ impl Engine {
             self.owner.next_wakeup().filter(|_| !self.quiet),
             self.home.next_wakeup(),
             (self.is_returning() || self.is_retelling()).then_some(Mono(0)),
+            self.has_handed_out().then_some(Mono(0)),
             self.shutdown_wakeup(),
         ];
         stages.into_iter().flatten().min()
@@ -337,6 +348,11 @@ impl Engine {
         }
         if self.is_returning() {
             self.hand_out(now, out);
+        }
+        if self.has_handed_out() {
+            self.handed_out = true;
+            let shard = self.common.shard;
+            out.push(Action::Control(ToControl::HandedOut { shard }));
         }
         if self.is_retelling() {
             let turn = &mut Turn {
@@ -362,6 +378,11 @@ impl Engine {
     /// drains leaves the rest on disk.
     pub fn is_returning(&self) -> bool {
         self.home.returning_left() > 0 && !self.common.draining
+    }
+
+    /// What earlier starts have left is in the queues, or on its way, and that has not been said.
+    fn has_handed_out(&self) -> bool {
+        !self.handed_out && self.adopted && self.home.returning_left() == 0
     }
 
     fn hand_out(&mut self, now: Now, out: &mut Outbox) {
@@ -421,10 +442,12 @@ impl Engine {
             }
             ToShard::Recovered(found) => {
                 self.home.adopt(*found);
+                self.adopted = true;
                 let shard = turn.common.shard;
                 turn.out.push(Action::Control(ToControl::Adopted { shard }));
             }
             ToShard::Reload { config } => self.reload(now, config, out),
+            ToShard::Orders(orders) => self.owner.set_orders(now, orders),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
             ToShard::Finish => self.finishing = true,
         }

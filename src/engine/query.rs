@@ -30,6 +30,8 @@ pub enum Query {
         domain: String,
         binding: Option<String>,
     },
+    /// What an order would touch. Of many messages a part at a time, from `cursor` on.
+    Preview { filter: Filter, cursor: u64 },
     /// The life of one message as this shard knows it.
     Trace { target: TraceTarget },
 }
@@ -55,6 +57,11 @@ pub enum Answer {
         next: Option<u64>,
     },
     Why(Vec<QueueDetail>),
+    Preview {
+        shard: u8,
+        found: Preview,
+        next: Option<u64>,
+    },
     Trace(Vec<MessageTrace>),
 }
 
@@ -93,10 +100,67 @@ pub struct QueueSummary {
     /// What it waits for now, see [`QueueDetail::causes`].
     pub cause: String,
     pub cause_seconds: u64,
+    /// The operator's order that it waits for.
+    #[serde(default)]
+    pub order: Option<u64>,
     /// When that is expected to end, RFC 3339; null when nothing is timed.
     #[serde(default)]
     pub until: Option<String>,
     pub last_failure: Option<LastReply>,
+}
+
+/// What an order touches.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Preview {
+    pub messages: u64,
+    pub in_flight: u64,
+    /// Queues with such messages.
+    pub queues: u64,
+    pub oldest_seconds: u64,
+    /// Messages whose sender only the disk knows, where the filter asks for it.
+    pub unknown: u64,
+    /// Messages by domain, the most first, at most [`PREVIEW_DOMAINS_MAX`].
+    pub domains: Vec<DomainCount>,
+}
+
+/// Domains that a preview names.
+pub const PREVIEW_DOMAINS_MAX: usize = 100;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DomainCount {
+    pub domain: String,
+    pub messages: u64,
+}
+
+impl Preview {
+    /// Adds what another shard, or a later part, has found. A queue of which both have messages
+    /// counts twice.
+    pub fn merge(&mut self, other: &Preview) {
+        self.messages += other.messages;
+        self.in_flight += other.in_flight;
+        self.queues += other.queues;
+        self.unknown += other.unknown;
+        self.oldest_seconds = self.oldest_seconds.max(other.oldest_seconds);
+        for count in &other.domains {
+            let known = self.domains.iter_mut().find(|it| it.domain == count.domain);
+            match known {
+                Some(known) => known.messages += count.messages,
+                None => self.domains.push(count.clone()),
+            }
+        }
+        self.cut();
+    }
+
+    /// The most first, and no more than are told.
+    pub fn cut(&mut self) {
+        let order = |a: &DomainCount, b: &DomainCount| {
+            b.messages
+                .cmp(&a.messages)
+                .then_with(|| a.domain.cmp(&b.domain))
+        };
+        self.domains.sort_by(order);
+        self.domains.truncate(PREVIEW_DOMAINS_MAX);
+    }
 }
 
 /// The last reply of a class: what they said.
@@ -182,7 +246,7 @@ pub struct MessageSummary {
     pub domain: String,
     pub shard: u8,
     pub home: u8,
-    /// `active`, `delayed` or `in_flight`.
+    /// `active`, `delayed`, `held` or `in_flight`.
     pub state: String,
     pub size_bytes: u64,
     pub age_seconds: u64,
@@ -198,6 +262,9 @@ pub struct MessageSummary {
     pub tenant: Option<String>,
     #[serde(default)]
     pub campaign: Option<String>,
+    /// The operator's order that it waits for.
+    #[serde(default)]
+    pub order: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -158,8 +158,15 @@ impl EntryView<'_> {
         match entry.due_s {
             _ if entry.state != State::Delayed => None,
             0 => self.queues.deadlines.at(entry.deadline),
+            HELD_S => None,
             due_s => Some(Mono(u64::from(due_s) * 1_000_000)),
         }
+    }
+
+    /// It waits for a word of the operator.
+    pub fn is_held(&self) -> bool {
+        let entry = self.entry();
+        entry.state == State::Delayed && entry.due_s == HELD_S
     }
 
     pub fn expires(&self, now: Now) -> Mono {

@@ -103,6 +103,12 @@ pub const QUEUE_KEEP: Duration = Duration::from_secs(600);
 /// Empty queues that are remembered; beyond it the one longest empty goes.
 pub const IDLE_QUEUES_MAX: u32 = 65_536;
 
+/// When an entry is due that waits for a word of the operator.
+pub const HELD: Mono = Mono::MAX;
+
+/// As [`Entry::due_s`] has it.
+const HELD_S: u32 = u32::MAX;
+
 /// One recipient. What is done with it touches one line of the cache.
 #[repr(align(64))]
 struct Entry {
@@ -218,6 +224,8 @@ struct Queue {
     idle_since: Mono,
     /// The call of `advance` that last told of it.
     woken_round: u64,
+    /// Nothing of it is tried for now: what is out of time ends without the attempt it is owed.
+    stopped: bool,
     stats: Stats,
     waiting: Waiting,
     replies: Replies,
@@ -306,6 +314,7 @@ impl Queues {
             idle: Links::LOOSE,
             idle_since: now.mono,
             woken_round: 0,
+            stopped: false,
             stats: Stats::default(),
             waiting: Waiting::new(now),
             replies: Replies::default(),
@@ -577,6 +586,45 @@ impl Queues {
             }
         }
         self.queues[queue.0.index].lists[State::Delayed as usize].len > 0
+    }
+
+    /// Not to be tried before `due`, whatever came of it so far; no attempt is counted. With
+    /// [`HELD`] it waits until [`Self::retry`], or the end of its time. False if it is ending.
+    pub fn put_off(&mut self, now: Now, id: EntryId, due: Mono) -> bool {
+        if !self.entries.holds(id.0) || self.is_in(id, State::Ending) {
+            return false;
+        }
+        let entry = id.0.index;
+        self.deadlines
+            .clear(&mut self.entries, entry, |entry| &mut entry.deadline);
+        self.shift(entry, State::Delayed, false);
+        self.arm(now, entry, Some(due));
+        self.settle(self.entries[entry].message, self.entries[entry].queue);
+        true
+    }
+
+    /// Nothing is taken from the queue as long as it is stopped, which is the caller's to see to:
+    /// here its entries end when their time is up, though one more attempt may be due to them.
+    /// Those whose time was up before need [`Self::rearm`].
+    pub fn set_stopped(&mut self, queue: QueueId, stopped: bool) {
+        if self.queues.holds(queue.0) {
+            self.queues[queue.0.index].stopped = stopped;
+        }
+    }
+
+    /// An active entry that waits for its last attempt, past its time, gets a deadline again.
+    pub fn rearm(&mut self, now: Now, id: EntryId) {
+        if self.is_in(id, State::Active) && !self.entries[id.0.index].deadline.is_set() {
+            self.arm(now, id.0.index, None);
+        }
+    }
+
+    /// Whether the time of an entry is up.
+    pub fn is_out_of_time(&self, now: Now, id: EntryId) -> bool {
+        self.entries.holds(id.0) && {
+            let Entry { message, queue, .. } = self.entries[id.0.index];
+            self.is_expired(now, message, &self.queues[queue].settings)
+        }
     }
 
     /// Makes one delayed entry active. False if it is not delayed.

@@ -168,7 +168,8 @@ impl Queues {
         } = self.entries[entry];
         let settings = &self.queues[q].settings;
         let expired = self.is_expired(now, message, settings);
-        let ends = expired && settings.never_attempt_expired;
+        let stopped = self.queues[q].stopped || state == State::Delayed && due_s == HELD_S;
+        let ends = expired && (settings.never_attempt_expired || stopped);
         match state {
             State::Active | State::Delayed if ends => {
                 self.end(entry);

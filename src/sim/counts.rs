@@ -32,6 +32,7 @@ pub enum Act {
     Answer,
     Notice,
     Adopted,
+    Ordered,
     Quiet,
     Drained,
     StopListening,
@@ -164,7 +165,7 @@ pub enum Check {
 }
 
 /// Names for the report, in the order of the variants.
-pub const ACTS: [&str; 31] = [
+pub const ACTS: [&str; 32] = [
     "send",
     "send shared",
     "resume",
@@ -193,6 +194,7 @@ pub const ACTS: [&str; 31] = [
     "answer",
     "notice",
     "adopted",
+    "ordered",
     "quiet",
     "drained",
     "stop listening",

@@ -189,6 +189,7 @@ impl World {
                 let told = queues.iter().filter(|it| !it.sentence.is_empty());
                 ("why", told.count() as u64, queues.len() as u64)
             }
+            Answer::Preview { found, .. } => ("preview", found.messages, queued),
             Answer::Trace(messages) => {
                 let told = messages.iter().filter(|it| !it.sentence.is_empty());
                 ("trace", told.count() as u64, messages.len() as u64)

@@ -473,6 +473,9 @@ impl World {
             ToControl::Adopted { .. } => {
                 self.act(Act::Adopted, shard, 0);
             }
+            ToControl::HandedOut { .. } | ToControl::Worked { .. } => {
+                self.act(Act::Ordered, shard, 0);
+            }
             ToControl::Quiet { .. } => {
                 self.act(Act::Quiet, shard, 0);
                 self.shard_quiet(shard);

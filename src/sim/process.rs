@@ -253,6 +253,7 @@ impl World {
             cells: process.cells[shard.index()].clone(),
             spool,
             hose: Hose::new(settings, shard, existing),
+            orders: Arc::default(),
             recovered,
         };
         let engine = Engine::new(setup, now);

@@ -6,6 +6,7 @@ pub mod filter;
 pub mod flow;
 pub mod id;
 pub mod message;
+pub mod order;
 pub mod outcome;
 pub mod replies;
 pub mod reply;

@@ -115,6 +115,7 @@ pub(super) fn setups(
             cells: cells.clone(),
             spool: Spool::new(spool_config, beginning),
             hose: Hose::new(hose_settings, shard, existing),
+            orders: Arc::default(),
             recovered: homes.as_mut().and_then(Iterator::next),
         });
     }

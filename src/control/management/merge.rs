@@ -289,6 +289,7 @@ mod tests {
                 class: "bulk".into(),
                 tenant: None,
                 campaign: None,
+                order: None,
             },
             sender: None,
             subject: subject.map(str::to_owned),

@@ -11,11 +11,13 @@ use crate::base::time::Wall;
 use crate::control::journal::Change;
 use crate::engine::query::MessageSummary;
 use crate::engine::query::MessageTrace;
+use crate::engine::query::Preview;
 use crate::engine::query::QueueDetail;
 use crate::engine::query::QueueSummary;
 use crate::engine::query::TraceTarget;
 use crate::engine::stats::ShardStats;
 use crate::types::filter::Filter;
+use crate::types::order::Verb;
 
 /// Bytes one request line may have; a longer one is answered with an error and ends the connection.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1_024;
@@ -53,6 +55,14 @@ pub enum Request {
     Changes {
         since_seconds: u64,
     },
+    /// An order to queued mail, or only what it would touch.
+    Order(Box<OrderWanted>),
+    /// Orders in force, and the last that are over.
+    Orders,
+    /// Take orders back.
+    Undo {
+        target: UndoTarget,
+    },
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -65,6 +75,9 @@ pub enum Reply {
     Trace(TraceData),
     Reloaded(ReloadData),
     Changes(ChangesData),
+    Ordered(OrderedData),
+    Orders(OrdersData),
+    Undone(UndoneData),
     Error(ErrorData),
 }
 
@@ -241,6 +254,87 @@ pub struct ReloadData {
 pub struct ChangesData {
     /// Oldest first.
     pub changes: Vec<Change>,
+}
+
+/// An order as an operator gives it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderWanted {
+    pub verb: Verb,
+    pub filter: Filter,
+    /// Everything is meant, which an empty filter alone does not say.
+    pub all: bool,
+    /// How long it is to last from now; null for the default of the verb.
+    pub lasts_seconds: Option<u64>,
+    pub reason: String,
+    /// Only tell what it would touch.
+    pub dry_run: bool,
+}
+
+/// Which orders to take back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoTarget {
+    /// The newest that can be taken back.
+    Last,
+    Id(u64),
+    /// Orders of this verb with exactly this filter.
+    Same {
+        verb: Verb,
+        filter: Filter,
+    },
+    /// All orders of this verb.
+    All {
+        verb: Verb,
+    },
+}
+
+/// An order that has been given, or would be.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OrderedData {
+    /// Null if nothing was ordered.
+    pub order: Option<OrderState>,
+    /// What it met before it was given.
+    pub preview: Preview,
+    /// Of an order that goes through the queues once: it has, on all shards.
+    pub done: bool,
+}
+
+/// An order and how it stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OrderState {
+    pub id: u64,
+    pub verb: String,
+    pub filter: String,
+    /// `in_force`, `under_way` or `over`.
+    pub state: String,
+    /// RFC 3339.
+    pub given_at: String,
+    pub until: Option<String>,
+    pub by: String,
+    pub reason: String,
+    /// Messages that an order in force concerns now; null if it is not in force.
+    pub messages: Option<u64>,
+    /// Messages that an order which goes through the queues once has changed.
+    pub changed: Option<u64>,
+    /// On the wire when it came to them: they meet it when they come back.
+    pub in_flight: Option<u64>,
+    /// Left alone, because their senders are known on disk only.
+    pub unknown: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OrdersData {
+    /// Those in force first, each by its id.
+    pub orders: Vec<OrderState>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct UndoneData {
+    /// As they stood before.
+    pub orders: Vec<OrderState>,
+    /// What has been ordered to make up for them.
+    pub instead: Option<OrderState>,
 }
 
 /// Why there is no answer. The number of a fault stays when its words change.

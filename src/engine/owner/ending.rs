@@ -82,6 +82,11 @@ impl Owner {
                 let finished = self.queues.finish(turn.now, entry, Ending::Failed)?;
                 (OutcomeKind::Bounced, finished.attempts.saturating_add(1))
             }
+            Verdict::Retry | Verdict::NextHost if self.is_condemned(entry) => {
+                // An operator has ended it meanwhile, which is told before the turn ends.
+                self.queues.give_back(turn.now, &[entry]);
+                return Some(message);
+            }
             Verdict::Retry | Verdict::NextHost => match self.queues.fail(turn.now, entry)? {
                 Failed::Delayed { due, attempts } => {
                     counters.messages_delayed += 1;
@@ -152,7 +157,7 @@ impl Owner {
         turn.notice(Level::Warn, text);
     }
 
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         (queue, home): (QueueId, ShardId),
         outcome: Outcome,
@@ -173,7 +178,13 @@ impl Owner {
     }
 
     /// Ends an entry without an attempt, in whatever state it is.
-    fn end(&mut self, turn: &mut Turn<'_>, entry: EntryId, kind: OutcomeKind, reply: Reply) {
+    pub(super) fn end(
+        &mut self,
+        turn: &mut Turn<'_>,
+        entry: EntryId,
+        kind: OutcomeKind,
+        reply: Reply,
+    ) {
         let Some(view) = self.queues.entry(entry) else {
             return;
         };

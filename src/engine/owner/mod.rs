@@ -9,6 +9,8 @@
 mod conversation;
 mod ending;
 mod openings;
+mod orders;
+mod preview;
 mod pump;
 mod slots;
 mod throttles;
@@ -33,6 +35,7 @@ use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
+use crate::engine::owner::orders::{Book, Met, Stop};
 use crate::engine::owner::slots::{Lines, Places};
 use crate::engine::owner::throttles::{Bookings, Throttled};
 use crate::engine::recorder::Recorder;
@@ -74,6 +77,10 @@ struct Link {
     trying_since: Option<Mono>,
     /// Rests of the whole queue in a row, for their growing length.
     rests: u32,
+    /// The operator's order that stops it, as of this version of the book.
+    stop: Option<Stop>,
+    orders_version: u64,
+    was_stopped: bool,
     dirty: bool,
 }
 
@@ -145,6 +152,7 @@ pub struct Owner {
     /// A fault of this machine has been told; further ones are silent until then.
     fault_told_until: Mono,
     failures_told: FailuresTold,
+    book: Book,
     /// For the engine to route once it has the turn again.
     pub settled: Vec<Settled>,
     pub fetches: Vec<(ShardId, BatchId)>,
@@ -173,6 +181,7 @@ impl Owner {
             jobs: 0,
             fault_told_until: Mono(0),
             failures_told: FailuresTold::default(),
+            book: Book::default(),
             settled: Vec::new(),
             fetches: Vec::new(),
             wakes: Vec::new(),
@@ -190,8 +199,13 @@ impl Owner {
     ) {
         for arrival in arrivals {
             let queue = self.link(turn, &arrival.binding, &arrival.address.routing_domain());
-            self.queues
+            let met = self.has_works().then(|| Met::of(&arrival));
+            let inserted = self
+                .queues
                 .insert(turn.now, queue, arrival, content.cloned());
+            if let Some(met) = met {
+                self.arrived(turn, &met, inserted.entry);
+            }
             self.mark(queue);
         }
     }
@@ -313,6 +327,7 @@ impl Owner {
                 self.pump(turn, queue);
             }
         }
+        self.purge_condemned(turn);
         self.lines.show(&turn.common.cells, turn.common.shard);
         // Only now, so that a body, the next envelope and further messages leave in one send.
         while let Some(key) = self.touched.pop() {
@@ -383,6 +398,7 @@ impl Owner {
             }
         }
         self.fired = fired;
+        self.advance_orders(turn);
         self.tell_failures_left(turn);
     }
 
@@ -394,6 +410,7 @@ impl Owner {
             self.timers.next(),
             waiters,
             failures,
+            self.book.due(),
         ]
         .into_iter()
         .flatten()
@@ -462,6 +479,11 @@ fn conn_id(key: Key) -> ConnId {
 }
 
 impl Link {
+    /// Nothing of it is tried for now: by the configuration, or by an order.
+    fn is_stopped(&self) -> bool {
+        self.settings.suspended || self.stop.is_some()
+    }
+
     fn new(binding: Arc<str>, domain: Arc<str>, settings: Rc<LinkSettings>) -> Link {
         Link {
             binding,
@@ -479,6 +501,9 @@ impl Link {
             fetching: 0,
             trying_since: None,
             rests: 0,
+            stop: None,
+            orders_version: 0,
+            was_stopped: false,
             dirty: false,
         }
     }

@@ -55,13 +55,15 @@ struct Against {
 
 impl Owner {
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        self.heed(turn, queue);
         let Some(link) = self.links.get(&queue) else {
             return;
         };
         if link.settings.delivery.blackhole != Blackhole::Off {
             self.discard(turn, queue);
-        } else if !link.settings.suspended && !turn.common.draining {
+        } else if !link.was_stopped && !turn.common.draining {
             debug_assert!(self.knows_openings(queue), "no connection changes unseen");
+            self.screen_front(turn, queue);
             self.feed(turn, queue);
             self.open_more(turn, queue);
         }
@@ -85,7 +87,7 @@ impl Owner {
         if connecting && link.bookings.is_overdue(now) {
             return true;
         }
-        let suspended = link.settings.suspended || view.rests_until().is_some();
+        let suspended = link.was_stopped || view.rests_until().is_some();
         let waits = view.count(State::Active) as usize + link.ready.len();
         suspended || waits == 0 && link.fetching == 0
     }
@@ -128,7 +130,10 @@ impl Owner {
         loop {
             let link = self.links.get_mut(&queue)?;
             if let Some(job) = link.ready.pop_front() {
-                return Some(job);
+                match self.screened(turn, queue, job) {
+                    Some(job) => return Some(job),
+                    None => continue,
+                }
             }
             let throttle = link.throttled.messages.as_ref();
             let at_once = throttle.map_or(u32::MAX, |it| it.rate().count);
@@ -148,10 +153,11 @@ impl Owner {
                         content,
                         recipients,
                     };
-                    if job.content.is_some() {
-                        return Some(job);
+                    match self.screened(turn, queue, job) {
+                        Some(job) if job.content.is_some() => return Some(job),
+                        Some(job) => self.fetch(queue, job),
+                        None => {}
                     }
-                    self.fetch(queue, job);
                 }
                 Taken::Expired(entries) => {
                     for entry in entries {
@@ -509,6 +515,10 @@ impl Owner {
         let (cause, until) = match () {
             () if active + delayed + busy == 0 => (Cause::Idle, None),
             () if link.settings.suspended => (Cause::Suspended, None),
+            () if link.stop.is_some() => (Cause::Suspended, link.stop.and_then(|it| it.until)),
+            () if active + busy == 0 && self.order_against(turn.now, queue).is_some() => {
+                (Cause::Suspended, None)
+            }
             () if rests.is_some() => (Cause::HostsFailing, rests),
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),

@@ -14,6 +14,7 @@ use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
 use crate::types::filter::{Facts, Field, Filter, States};
 use crate::types::flow;
 use crate::types::id::MessageId;
+use crate::types::order::Order;
 use crate::types::reply::Class;
 
 /// Entries that one question may make a shard look at.
@@ -76,7 +77,7 @@ impl Owner {
         }
     }
 
-    fn queue_matches(&self, now: Now, view: &QueueView<'_>, filter: &Filter) -> bool {
+    pub(super) fn queue_matches(&self, now: Now, view: &QueueView<'_>, filter: &Filter) -> bool {
         if filter.is_empty() {
             return true;
         }
@@ -125,6 +126,7 @@ impl Owner {
             bounced_total: stats.permfails,
             oldest_seconds: view.oldest_age(now).map(|age| age.as_secs()),
             cause: waiting.cause.as_str().to_string(),
+            order: self.order_against(now, queue).map(|order| order.id),
             cause_seconds: now.mono.since(waiting.since).as_secs(),
             until: self
                 .until(&view)
@@ -164,7 +166,7 @@ impl Owner {
         let until = self.until(&view);
         Some(QueueDetail {
             summary: self.summary(now, common, queue)?,
-            sentence: sentence(now, &view, link, until),
+            sentence: sentence(now, &view, (link, self.order_against(now, queue)), until),
             until: until.map(|until| now.wall_of(until).rfc3339().to_string()),
             causes: Cause::ALL
                 .iter()
@@ -240,7 +242,7 @@ impl Owner {
         (messages, Some(cursor))
     }
 
-    fn entry_matches(&self, now: Now, entry: &EntryView<'_>, filter: &Filter) -> bool {
+    pub(super) fn entry_matches(&self, now: Now, entry: &EntryView<'_>, filter: &Filter) -> bool {
         if filter.is_empty() {
             return true;
         }
@@ -292,6 +294,8 @@ impl Owner {
         let rests = view
             .rests_until()
             .filter(|_| entry.state() == State::Active);
+        let held = entry.is_held().then(|| self.holder(now, entry.id()));
+        let order = held.unwrap_or_else(|| self.stop_of(view.id()));
         Some(MessageSummary {
             id: entry.message().to_string(),
             recipient: entry.address().to_string(),
@@ -302,6 +306,7 @@ impl Owner {
             state: match entry.state() {
                 State::Active if rests.is_some() => "delayed",
                 State::Active => "active",
+                State::Delayed if entry.is_held() => "held",
                 State::Delayed => "delayed",
                 State::InFlight | State::Ending => "in_flight",
             }
@@ -315,7 +320,13 @@ impl Owner {
             class: flow::class_of(entry.flow()).to_string(),
             tenant: flow::tenant_of(entry.flow()).map(str::to_string),
             campaign: flow::campaign_of(entry.flow()).map(str::to_string),
+            order: order.map(|order| order.id),
         })
+    }
+
+    fn stop_of(&self, queue: QueueId) -> Option<&Order> {
+        let stopped = self.links.get(&queue)?.stop?;
+        self.order(stopped.order)
     }
 
     /// Messages of a batch, one message, or those to a recipient.
@@ -560,7 +571,12 @@ fn host_limits(
 }
 
 /// What the queue waits for, since when, until when, as a sentence.
-fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) -> String {
+fn sentence(
+    now: Now,
+    view: &QueueView<'_>,
+    (link, order): (&Link, Option<&Order>),
+    until: Option<Mono>,
+) -> String {
     let waiting = view.waiting();
     let active = view.count(State::Active);
     let connections = link.connections.len() as u64;
@@ -605,7 +621,10 @@ fn sentence(now: Now, view: &QueueView<'_>, link: &Link, until: Option<Mono>) ->
             }
             None => "waits for its turn under a throttle".to_string(),
         },
-        Cause::Suspended => "delivery is suspended by suspend_delivery".to_string(),
+        Cause::Suspended => match order {
+            Some(order) => format!("{} by {}", order.verb.done(), order.sentence()),
+            None => "delivery is suspended by suspend_delivery".to_string(),
+        },
         Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
     };
     let since = units::duration(now.mono.since(waiting.since));

@@ -1,0 +1,68 @@
+//! What a process keeps on disk beside the spool: the journal of changes and the operators' orders.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::cli::process::{Notice, Refused};
+use crate::config::Config;
+use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
+use crate::control::orders::Registry;
+use crate::control::startup::SpoolLock;
+use crate::engine::io::Level;
+use crate::shard::clock::Clock;
+use crate::types::order::Orders;
+
+pub(super) struct Books {
+    pub journal: Arc<Journal>,
+    pub orders: Arc<Registry>,
+    /// Each set of orders from when it holds.
+    pub heard: UnboundedReceiver<Arc<Orders>>,
+}
+
+impl Books {
+    /// Opens both. An order that is damaged on disk is lost, and that is told; the others hold.
+    pub fn open(
+        config: &Config,
+        lock: &SpoolLock,
+        clock: Clock,
+        notice: &Notice,
+    ) -> Result<Books, Refused> {
+        let path = &config.global().journal;
+        let journal = Journal::open(Path::new(path), JOURNAL_BYTES_MAX)
+            .map_err(|error| Refused::new(format!("E101 journal {path}: {error}")))?;
+        let journal = Arc::new(journal);
+        let base = Path::new(&config.global().spoolbase);
+        let (publish, heard) = unbounded_channel();
+        let around = (journal.clone(), Arc::new(move || clock.now().wall) as _);
+        let shards = config.shard_count() as usize;
+        let opened = Registry::open(base, lock, around, shards, publish);
+        let (orders, damage) = opened.map_err(|error| {
+            let base = base.display();
+            Refused::new(format!("E101 the orders of operators in {base}: {error}"))
+        })?;
+        for sentence in damage {
+            notice(Level::Error, &format!("E205 {sentence}"));
+            let now = clock.now().wall;
+            let _ = journal.append(now, "operator", "pelton", &format!("E205 {sentence}"));
+        }
+        Ok(Books {
+            journal,
+            orders: Arc::new(orders),
+            heard,
+        })
+    }
+}
+
+/// Ends orders when their time is up.
+pub(super) async fn end_orders(orders: Arc<Registry>, clock: Clock) {
+    loop {
+        let next = orders.sweep();
+        let wait = next.map(|at| at.since(clock.now().wall));
+        tokio::select! {
+            () = orders.changed.notified() => {}
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+        }
+    }
+}

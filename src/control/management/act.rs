@@ -1,0 +1,271 @@
+//! Requests that act on queued mail: orders, what they would touch, and taking them back.
+
+use core::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::control::orders::{Refused, Standing, Wish};
+use crate::engine::io::Worked;
+use crate::engine::query::{Answer, Preview, Query};
+use crate::types::filter::Filter;
+use crate::types::order;
+use crate::types::order::{Order, Verb};
+
+use super::protocol::{
+    ErrorData, Fault, OrderState, OrderWanted, OrderedData, OrdersData, Reply, UndoTarget,
+    UndoneData,
+};
+use super::{Asked, Desk, usage};
+
+/// How long a command waits for a one-time order; after that the order goes on alone.
+const DONE_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Desk {
+    /// Gives an order, or tells what it would touch.
+    pub(super) async fn order(&self, wanted: OrderWanted, by: &str) -> Result<Reply, ErrorData> {
+        let OrderWanted { verb, filter, .. } = &wanted;
+        if filter.is_empty() != wanted.all {
+            let what = match wanted.all {
+                true => "a filter and \"all\" exclude each other",
+                false => "a filter is expected, or the word that all mail is meant",
+            };
+            return Err(usage(what.to_owned()));
+        }
+        order::check(*verb, filter).map_err(usage)?;
+        let now = (self.surroundings.clock)();
+        let lasts = wanted.lasts_seconds.map(Duration::from_secs);
+        let lasts = lasts.or(verb.lasts());
+        let until = lasts.map(|lasts| order::ends_at(now, lasts));
+        let until = until.transpose().map_err(usage)?;
+        if (*verb == Verb::Delay) != (until.is_some() && !verb.is_standing()) {
+            let what = match verb {
+                Verb::Delay => "until when? A delay needs a time",
+                _ => "it is done at once: it has no time to last for",
+            };
+            return Err(usage(what.to_owned()));
+        }
+        let preview = self.preview(filter).await?;
+        if wanted.dry_run {
+            let (order, done) = (None, false);
+            return Ok(Reply::Ordered(OrderedData {
+                order,
+                preview,
+                done,
+            }));
+        }
+        let wish = Wish {
+            verb: *verb,
+            filter: wanted.filter,
+            until,
+            reason: wanted.reason,
+            by: by.to_owned(),
+        };
+        let (order, worked) = self.give(wish).await?;
+        let standing = Standing {
+            order,
+            over: None,
+            so_far: worked.clone(),
+        };
+        let mut state = state_of(standing);
+        state.messages = Some(preview.messages);
+        Ok(Reply::Ordered(OrderedData {
+            order: Some(state),
+            preview,
+            done: worked.is_some(),
+        }))
+    }
+
+    /// Gives an order; a one-time one has gone through the queues then, unless that takes long.
+    async fn give(&self, wish: Wish) -> Result<(Order, Option<Worked>), ErrorData> {
+        let given = self.surroundings.orders.give(wish).map_err(refused)?;
+        let mut worked = None;
+        if let Some(done) = given.done
+            && let Ok(Ok(told)) = timeout(DONE_TIMEOUT, done).await
+        {
+            worked = Some(told);
+        }
+        Ok((given.order, worked))
+    }
+
+    /// What a filter meets on all shards, one part after the other.
+    pub(super) async fn preview(&self, filter: &Filter) -> Result<Preview, ErrorData> {
+        let mut found = Preview::default();
+        let query = |cursor| Query::Preview {
+            filter: filter.clone(),
+            cursor,
+        };
+        let around = &self.surroundings;
+        let mut parts = around.answers(Asked::All, query(0)).await?;
+        while let Some(part) = parts.pop() {
+            let Answer::Preview {
+                shard,
+                found: more,
+                next,
+            } = part
+            else {
+                continue;
+            };
+            found.merge(&more);
+            if let Some(cursor) = next {
+                parts.extend(around.answers(Asked::One(shard), query(cursor)).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn orders(&self) -> Result<Reply, ErrorData> {
+        let mut orders = Vec::new();
+        for standing in self.surroundings.orders.list() {
+            orders.push(self.state(standing).await?);
+        }
+        Ok(Reply::Orders(OrdersData { orders }))
+    }
+
+    /// How an order stands, with what it concerns now.
+    async fn state(&self, standing: Standing) -> Result<OrderState, ErrorData> {
+        let in_force = standing.order.verb.is_standing() && standing.over.is_none();
+        let filter = standing.order.filter.clone();
+        let mut state = state_of(standing);
+        if in_force {
+            state.messages = Some(self.preview(&filter).await?.messages);
+        }
+        Ok(state)
+    }
+
+    pub(super) async fn undo(&self, target: &UndoTarget, by: &str) -> Result<Reply, ErrorData> {
+        let known = self.surroundings.orders.list();
+        let found = find(&known, target).map_err(refused)?;
+        let mut data = UndoneData::default();
+        for standing in &found {
+            can_be_undone(standing).map_err(refused)?;
+            data.orders.push(self.state(standing.clone()).await?);
+        }
+        let in_force = found.iter().filter(|it| it.over.is_none());
+        let ids: Vec<u64> = in_force.map(|it| it.order.id).collect();
+        if !ids.is_empty() {
+            let taken = self.surroundings.orders.take_back(&ids, by);
+            taken.map_err(refused)?;
+        }
+        if let [Standing { order, .. }] = &found[..]
+            && order.verb == Verb::Delay
+        {
+            let wish = Wish {
+                verb: Verb::Flush,
+                filter: order.filter.clone(),
+                until: None,
+                reason: format!("takes back order {}", order.id),
+                by: by.to_owned(),
+            };
+            let (order, so_far) = self.give(wish).await?;
+            data.instead = Some(state_of(Standing {
+                order,
+                over: None,
+                so_far,
+            }));
+        }
+        Ok(Reply::Undone(data))
+    }
+}
+
+/// The orders that are meant.
+fn find(known: &[Standing], target: &UndoTarget) -> Result<Vec<Standing>, Refused> {
+    let in_force = |it: &&Standing| it.over.is_none();
+    let of = |verb: Verb| {
+        let all = known.iter().filter(in_force);
+        all.filter(move |it| it.order.verb == verb)
+    };
+    let found: Vec<Standing> = match target {
+        UndoTarget::Last => {
+            let newest = known.iter().max_by_key(|it| it.order.id);
+            newest.into_iter().cloned().collect()
+        }
+        UndoTarget::Id(id) => {
+            let it = known.iter().filter(|it| it.order.id == *id);
+            it.cloned().collect()
+        }
+        UndoTarget::Same { verb, filter } => {
+            let same = of(*verb).filter(|it| it.order.filter == *filter);
+            same.cloned().collect()
+        }
+        UndoTarget::All { verb } => of(*verb).cloned().collect(),
+    };
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let others = match target {
+        UndoTarget::Same { verb, .. } | UndoTarget::All { verb } => of(*verb)
+            .map(|it| format!("{} ({})", it.order.id, it.order.what()))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let what = match target {
+        UndoTarget::Last => "there is no order to take back".to_owned(),
+        UndoTarget::Id(id) => format!("there is no order {id}, or it has ended"),
+        UndoTarget::Same { verb, filter } => {
+            format!("no order to {verb} has exactly the filter \"{filter}\"")
+        }
+        UndoTarget::All { verb } => format!("there is no order to {verb}"),
+    };
+    Err(Refused::NotFound(match others.is_empty() {
+        true => format!("{what}. See: pelton orders"),
+        false => format!("{what}. In force: {}", others.join(", ")),
+    }))
+}
+
+fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
+    let Standing { order, over, .. } = standing;
+    let Some(over) = over else {
+        return Ok(());
+    };
+    let (id, count) = (order.id, over.changed);
+    let why = match order.verb {
+        Verb::Fail => format!(
+            "order {id} has failed {count} messages: their senders' side has been told the end,              and they cannot come back"
+        ),
+        Verb::Flush => format!("order {id} has made {count} messages due: that is over"),
+        _ => return Ok(()),
+    };
+    Err(Refused::Failed(why))
+}
+
+fn state_of(standing: Standing) -> OrderState {
+    let Standing {
+        order,
+        over,
+        so_far,
+    } = standing;
+    let state = match over {
+        Some(_) => "over",
+        None if order.verb.is_standing() => "in_force",
+        None if so_far.as_ref().is_some_and(|it| it.over) => "over",
+        None => "under_way",
+    };
+    let changed = over.map(|it| it.changed);
+    OrderState {
+        id: order.id,
+        verb: order.verb.as_str().to_owned(),
+        filter: order.filter.to_string(),
+        state: state.to_owned(),
+        given_at: order.given().rfc3339().to_string(),
+        until: order.until().map(|it| it.rfc3339().to_string()),
+        by: order.by,
+        reason: order.reason,
+        messages: None,
+        changed: changed.or(so_far.as_ref().map(|it| it.changed)),
+        in_flight: so_far.as_ref().map(|it| it.in_flight),
+        unknown: so_far.as_ref().map(|it| it.unknown),
+    }
+}
+
+fn refused(refused: Refused) -> ErrorData {
+    let (code, fault, message) = match refused {
+        Refused::Usage(message) => ("E400", Fault::Usage, message),
+        Refused::NotFound(message) => ("E420", Fault::NotFound, message),
+        Refused::Failed(message) => ("E421", Fault::Failed, message),
+    };
+    ErrorData {
+        code: code.into(),
+        fault,
+        message,
+    }
+}

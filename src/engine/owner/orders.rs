@@ -1,0 +1,545 @@
+//! What operators have ordered, as queues meet it.
+//!
+//! A standing order whose filter speaks of queues only stops a queue as a whole: that is found out
+//! once for each queue and set of orders. Any other stands beside the front of each queue: messages
+//! that meet it are put aside when their turn comes. A one-time order goes through all entries, a
+//! slice in each turn; one that is on the wire then meets it when it comes back.
+//!
+//! Without orders, all of this is a comparison of two numbers per look at a queue.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::map::{Map, Set};
+use crate::base::time::{Mono, Now};
+use crate::engine::Turn;
+use crate::engine::io::{Action, ToControl, Worked};
+use crate::engine::owner::{OpenJob, Owner, Way};
+use crate::queue::{EntryId, HELD, QueueId, State};
+use crate::types::filter::{Facts, Field};
+use crate::types::message::Arrival;
+use crate::types::order::{Order, Orders, Verb};
+use crate::types::outcome::{Outcome, OutcomeKind, Stage};
+use crate::types::reply::{Enhanced, Reply};
+
+/// Queues, or entries of one queue, that one slice looks at.
+const SLICE: usize = 1_024;
+
+/// Entries that one slice of a one-time order changes, after looking at more.
+const CHANGES_PER_SLICE: usize = 256;
+
+/// What stops a queue as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stop {
+    pub order: u64,
+    /// When it ends by itself.
+    pub until: Option<Mono>,
+}
+
+/// A one-time order on its way through the entries.
+struct Work {
+    order: u64,
+    /// The next slot to look at; nothing once all have been.
+    cursor: Option<u64>,
+    /// Queues of which it has met entries.
+    queues: Set<QueueId>,
+    changed: u64,
+    /// Entries that a filter by sender could not decide about, because their bodies are on disk.
+    unknown: u64,
+    told: Option<Worked>,
+}
+
+#[derive(Default)]
+pub(super) struct Book {
+    orders: Arc<Orders>,
+    /// Counts what may change whether a queue is stopped.
+    version: u64,
+    /// Orders in force, as indexes: those that stop queues, and those that meet messages.
+    stops: Vec<usize>,
+    meets: Vec<usize>,
+    /// Some of the latter ask for what only the body's record tells.
+    needs_content: bool,
+    /// The next end of a standing order.
+    next_end: Option<Mono>,
+    /// Links left to look at, from the last to the first: one that is removed is replaced by the
+    /// last, which has been looked at then.
+    links_left: usize,
+    /// Where the search for held entries that may go on is.
+    releasing: Option<u64>,
+    works: Vec<Work>,
+    /// On the wire when they were to end.
+    condemned: Map<EntryId, u64>,
+    /// Stopped queues whose entries may lack a deadline, and how far each has been gone through.
+    rearming: VecDeque<(QueueId, Option<EntryId>)>,
+}
+
+impl Book {
+    fn is_screening(&self) -> bool {
+        !self.meets.is_empty() || !self.condemned.is_empty()
+    }
+
+    fn is_walking(&self) -> bool {
+        self.links_left > 0
+            || self.releasing.is_some()
+            || !self.rearming.is_empty()
+            || self.works.iter().any(|it| it.cursor.is_some())
+    }
+
+    /// When there is something to do.
+    pub fn due(&self) -> Option<Mono> {
+        match self.is_walking() {
+            true => Some(Mono(0)),
+            false => self.next_end,
+        }
+    }
+
+    fn set_in_force(&mut self, now: Now) {
+        let all = self.orders.all.iter().enumerate();
+        let standing = all.filter(|(_, it)| it.verb.is_standing() && it.is_in_force(now.wall));
+        let standing: Vec<(usize, &Order)> = standing.collect();
+        let of_queue = |(index, order): &(usize, &Order)| order.is_of_queue().then_some(*index);
+        let of_message =
+            |(index, order): &(usize, &Order)| (!order.is_of_queue()).then_some(*index);
+        self.stops = standing.iter().filter_map(of_queue).collect();
+        self.meets = standing.iter().filter_map(of_message).collect();
+        let by_sender = |(_, order): &(usize, &Order)| order.filter.asks_for(Field::Sender);
+        self.needs_content = standing.iter().any(by_sender);
+        let ends = standing.iter().filter_map(|(_, order)| order.until());
+        self.next_end = ends.min().map(|at| now.mono_of(at));
+        self.version += 1;
+    }
+}
+
+impl Owner {
+    /// The orders that hold from now on.
+    pub fn set_orders(&mut self, now: Now, orders: Arc<Orders>) {
+        let book = &mut self.book;
+        let was_complete = book.orders.complete;
+        book.works.retain(|work| orders.find(work.order).is_some());
+        let works = &book.works;
+        book.condemned
+            .retain(|_, id| works.iter().any(|work| work.order == *id));
+        for order in orders.all.iter().filter(|it| !it.verb.is_standing()) {
+            if !book.works.iter().any(|work| work.order == order.id) {
+                book.works.push(Work {
+                    order: order.id,
+                    cursor: Some(0),
+                    queues: Set::default(),
+                    changed: 0,
+                    unknown: 0,
+                    told: None,
+                });
+            }
+        }
+        if orders.complete && !was_complete {
+            for work in &mut book.works {
+                work.cursor = Some(0);
+            }
+        }
+        let any = !orders.all.is_empty() || !book.orders.all.is_empty();
+        book.orders = orders;
+        if any {
+            self.orders_change(now);
+        }
+    }
+
+    /// Orders have come, gone or ended.
+    fn orders_change(&mut self, now: Now) {
+        if !self.book.meets.is_empty() {
+            self.book.releasing = Some(0);
+        }
+        self.book.set_in_force(now);
+        self.book.links_left = self.links.len();
+    }
+
+    /// What stops a queue as a whole, found out again if that may have changed.
+    pub(super) fn heed(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        if link.orders_version != self.book.version {
+            link.orders_version = self.book.version;
+            let facts = Facts {
+                domain: Some(&link.domain),
+                binding: Some(&link.binding),
+                ..Facts::default()
+            };
+            let orders = &self.book.orders.all;
+            let mut stops = self.book.stops.iter().map(|index| &orders[*index]);
+            let stop = stops.find(|order| order.filter.matches(&facts));
+            link.stop = stop.map(|order| Stop {
+                order: order.id,
+                until: order.until().map(|until| turn.now.mono_of(until)),
+            });
+        }
+        let stopped = link.is_stopped();
+        if core::mem::replace(&mut link.was_stopped, stopped) != stopped {
+            self.queues.set_stopped(queue, stopped);
+            if stopped {
+                self.book.rearming.push_back((queue, None));
+            }
+        }
+    }
+
+    /// A slice of each walk that is under way.
+    pub(super) fn advance_orders(&mut self, turn: &mut Turn<'_>) {
+        if self.book.next_end.is_some_and(|at| at <= turn.now.mono) {
+            self.orders_change(turn.now);
+        }
+        for _ in 0..SLICE.min(self.book.links_left) {
+            self.book.links_left -= 1;
+            let link = self.links.get_index(self.book.links_left);
+            if let Some((queue, link)) = link
+                && link.orders_version != self.book.version
+            {
+                let queue = *queue;
+                self.mark(queue);
+            }
+        }
+        self.rearm_slice(turn.now);
+        self.release_slice(turn.now);
+        for index in 0..self.book.works.len() {
+            self.work_slice(turn, index);
+        }
+    }
+
+    /// Entries of a stopped queue that waited for a last attempt end instead.
+    fn rearm_slice(&mut self, now: Now) {
+        let Some((queue, after)) = self.book.rearming.pop_front() else {
+            return;
+        };
+        let stopped = self.links.get(&queue).is_some_and(|it| it.was_stopped);
+        if !stopped {
+            return;
+        }
+        let entries = self.queues.entries(queue, State::Active, after, SLICE);
+        let entries = match entries {
+            Some(entries) => entries,
+            // The one it had come to is gone.
+            None => self
+                .queues
+                .entries(queue, State::Active, None, SLICE)
+                .unwrap_or_default(),
+        };
+        for entry in &entries {
+            self.queues.rearm(now, *entry);
+        }
+        if entries.len() == SLICE {
+            self.book
+                .rearming
+                .push_back((queue, entries.last().copied()));
+        }
+    }
+
+    /// Held entries that no order holds any more may go.
+    fn release_slice(&mut self, now: Now) {
+        let Some(cursor) = self.book.releasing else {
+            return;
+        };
+        let page = self.queues.search(cursor, CHANGES_PER_SLICE, |entry| {
+            entry.is_held() && self.holder(now, entry.id()).is_none()
+        });
+        for entry in &page.items {
+            let queue = self.queues.entry(*entry).map(|it| it.queue());
+            self.queues.retry(now, *entry);
+            if let Some(queue) = queue {
+                self.mark(queue);
+            }
+        }
+        self.book.releasing = page.next;
+    }
+
+    /// The order that holds a message apart from its queue.
+    pub(super) fn holder(&self, now: Now, entry: EntryId) -> Option<&Order> {
+        let entry = self.queues.entry(entry)?;
+        let mut meets = self.book.meets.iter();
+        let order = |index: &usize| &self.book.orders.all[*index];
+        let found = meets.find(|it| self.entry_matches(now, &entry, &order(it).filter))?;
+        Some(order(found))
+    }
+
+    /// Puts aside what an order holds at the front of a queue, so that no connection is made for it.
+    pub(super) fn screen_front(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        if self.book.meets.is_empty() || self.book.needs_content {
+            return;
+        }
+        let front = self.queues.entries(queue, State::Active, None, SLICE);
+        let front = front.unwrap_or_default();
+        for (index, entry) in front.iter().enumerate() {
+            if self.holder(turn.now, *entry).is_none() {
+                return;
+            }
+            if self.queues.is_out_of_time(turn.now, *entry) {
+                self.expired(turn, *entry);
+            } else {
+                self.queues.put_off(turn.now, *entry, HELD);
+            }
+            if index + 1 == SLICE {
+                // More of them wait; other queues come first.
+                let soon = turn.now.mono + Duration::from_millis(1);
+                self.queues.rest(turn.now, queue, soon);
+            }
+        }
+    }
+
+    pub(super) fn order(&self, id: u64) -> Option<&Order> {
+        self.book.orders.find(id)
+    }
+
+    /// The order that a queue waits for, if it waits for one.
+    pub(super) fn order_against(&self, now: Now, queue: QueueId) -> Option<&Order> {
+        let link = self.links.get(&queue)?;
+        if let Some(stop) = link.stop {
+            return self.book.orders.find(stop.order);
+        }
+        if self.book.meets.is_empty() {
+            return None;
+        }
+        let first = self.queues.entries(queue, State::Delayed, None, 1)?;
+        let entry = self.queues.entry(*first.first()?)?;
+        entry.is_held().then(|| self.holder(now, entry.id()))?
+    }
+
+    /// Takes those recipients out of a job that an order is against; nothing if none is left. Of a
+    /// job whose body is not here yet that may be too early to say.
+    pub(super) fn screened(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueId,
+        mut job: OpenJob,
+    ) -> Option<OpenJob> {
+        if !self.book.is_screening() || self.book.needs_content && job.content.is_none() {
+            return Some(job);
+        }
+        if let Some(content) = &job.content {
+            // So that what it tells is known of all its recipients.
+            self.queues.attach(content.clone());
+        }
+        let recipients = core::mem::take(&mut job.recipients);
+        for (entry, address) in recipients {
+            if let Some(order) = self.book.condemned.swap_remove(&entry) {
+                self.purge(turn, entry);
+                self.count_changed(order, queue);
+            } else if self.holder(turn.now, entry).is_none() {
+                job.recipients.push((entry, address));
+            } else if self.queues.is_out_of_time(turn.now, entry) {
+                self.expired(turn, entry);
+            } else {
+                self.queues.put_off(turn.now, entry, HELD);
+            }
+        }
+        (!job.recipients.is_empty()).then_some(job)
+    }
+
+    /// Whether an operator has ended this entry while it was on the wire.
+    pub(super) fn is_condemned(&mut self, entry: EntryId) -> bool {
+        self.book.condemned.contains_key(&entry)
+    }
+
+    /// Those that were on the wire when they were to end, and have come back.
+    pub(super) fn purge_condemned(&mut self, turn: &mut Turn<'_>) {
+        if self.book.condemned.is_empty() {
+            return;
+        }
+        let on_the_wire = |owner: &Owner, entry: EntryId| {
+            let state = owner.queues.entry(entry).map(|it| it.state());
+            matches!(state, Some(State::InFlight | State::Ending))
+        };
+        let all = self.book.condemned.iter();
+        let back = all.filter(|(entry, _)| !on_the_wire(self, **entry));
+        let back: Vec<(EntryId, u64)> = back.map(|(entry, order)| (*entry, *order)).collect();
+        for (entry, order) in back {
+            self.book.condemned.swap_remove(&entry);
+            if let Some(queue) = self.queues.entry(entry).map(|it| it.queue()) {
+                self.purge(turn, entry);
+                self.count_changed(order, queue);
+                self.mark(queue);
+            }
+        }
+        for index in 0..self.book.works.len() {
+            self.tell_work(turn, index);
+        }
+    }
+
+    fn count_changed(&mut self, order: u64, queue: QueueId) {
+        if let Some(work) = self.book.works.iter_mut().find(|it| it.order == order) {
+            work.changed += 1;
+            work.queues.insert(queue);
+        }
+    }
+
+    /// One-time orders are about mail that was accepted before they were given, also where that
+    /// comes to its queue only now.
+    pub(super) fn arrived(&mut self, turn: &mut Turn<'_>, arrival: &Met, entry: EntryId) {
+        for index in 0..self.book.works.len() {
+            let Some(order) = self.order_of(index) else {
+                continue;
+            };
+            let view = self.queues.entry(entry);
+            let meets = view.is_some_and(|it| self.entry_matches(turn.now, &it, &order.filter));
+            if arrival.received_us <= order.given_us && meets {
+                self.apply(turn, index, &order, entry);
+            }
+        }
+    }
+
+    pub(super) fn has_works(&self) -> bool {
+        !self.book.works.is_empty()
+    }
+
+    fn order_of(&self, work: usize) -> Option<Order> {
+        let work = self.book.works.get(work)?;
+        self.book.orders.find(work.order).cloned()
+    }
+
+    fn work_slice(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let Some(cursor) = self.book.works.get(index).and_then(|work| work.cursor) else {
+            return;
+        };
+        let Some(order) = self.order_of(index) else {
+            return;
+        };
+        let by_sender = order.filter.asks_for(Field::Sender);
+        let unknown = core::cell::Cell::new(0);
+        let page = self.queues.search(cursor, CHANGES_PER_SLICE, |entry| {
+            let old = entry.received() <= order.given();
+            let hidden = by_sender && entry.content().is_none();
+            unknown.set(unknown.get() + u64::from(old && hidden));
+            old && self.entry_matches(turn.now, entry, &order.filter)
+        });
+        for entry in &page.items {
+            self.apply(turn, index, &order, *entry);
+        }
+        let work = &mut self.book.works[index];
+        work.unknown += unknown.get();
+        work.cursor = page.next;
+        self.tell_work(turn, index);
+    }
+
+    /// Does to an entry what an order says.
+    fn apply(&mut self, turn: &mut Turn<'_>, work: usize, order: &Order, entry: EntryId) {
+        let Some(view) = self.queues.entry(entry) else {
+            return;
+        };
+        let (queue, state, held) = (view.queue(), view.state(), view.is_held());
+        let changed = match (order.verb, state) {
+            (_, State::Ending) => false,
+            (Verb::Fail, State::InFlight) => {
+                self.book.condemned.insert(entry, order.id);
+                false
+            }
+            (Verb::Fail, _) => {
+                self.purge(turn, entry);
+                true
+            }
+            (Verb::Delay, State::Active | State::Delayed) if !held => {
+                self.put_off(turn, entry, order)
+            }
+            (Verb::Flush, State::Delayed) if !held => self.queues.retry(turn.now, entry),
+            (Verb::Flush, State::Active) => {
+                let rests = self.queues.view(queue).and_then(|it| it.rests_until());
+                rests.is_some()
+            }
+            _ => false,
+        };
+        if order.verb == Verb::Flush {
+            self.wake_queue(turn.now, queue);
+        }
+        let work = &mut self.book.works[work];
+        work.changed += u64::from(changed);
+        if changed {
+            work.queues.insert(queue);
+            self.mark(queue);
+        }
+    }
+
+    /// A queue that rests, and the hosts it leads to, may be tried at once.
+    fn wake_queue(&mut self, now: Now, queue: QueueId) {
+        let rests = self.queues.view(queue).and_then(|it| it.rests_until());
+        if rests.is_none() {
+            return;
+        }
+        self.queues.resume(queue);
+        if let Some(link) = self.links.get(&queue)
+            && let Way::Known(plan) = &link.plan
+        {
+            for host in &plan.hosts {
+                self.hosts.wake(now.mono, host.address.ip());
+            }
+        }
+        self.mark(queue);
+    }
+
+    fn purge(&mut self, turn: &mut Turn<'_>, entry: EntryId) {
+        let reply = Reply::internal(554, Enhanced(5, 7, 0), "Message manually purged");
+        self.end(turn, entry, OutcomeKind::Discarded, reply);
+    }
+
+    fn put_off(&mut self, turn: &mut Turn<'_>, entry: EntryId, order: &Order) -> bool {
+        let Some(view) = self.queues.entry(entry) else {
+            return false;
+        };
+        let due = order.until().unwrap_or(turn.now.wall);
+        let (message, home, queue) = (view.message(), view.home(), view.queue());
+        let (recipient, content) = (view.address(), view.content().cloned());
+        let attempts = view.attempts();
+        let put_off = self.queues.put_off(turn.now, entry, turn.now.mono_of(due));
+        if put_off {
+            let text = format!("delayed by order {} of an operator", order.id);
+            let outcome = Outcome {
+                message,
+                kind: OutcomeKind::Delayed { due },
+                attempts,
+                at: turn.now.wall,
+                reply: Reply::internal(450, Enhanced(4, 7, 0), &text),
+                stage: Stage::Internal,
+                remote: None,
+                possible_duplicate: false,
+            };
+            self.settle((queue, home), outcome, recipient, content);
+        }
+        put_off
+    }
+
+    /// Tells control how far an order has come, when it is through and when it is over.
+    fn tell_work(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let complete = self.book.orders.complete;
+        let Some(work) = self.book.works.get_mut(index) else {
+            return;
+        };
+        if work.cursor.is_some() {
+            return;
+        }
+        let of_it = self.book.condemned.values().filter(|id| **id == work.order);
+        let in_flight = of_it.count() as u64;
+        let worked = Worked {
+            order: work.order,
+            changed: work.changed,
+            queues: work.queues.len() as u64,
+            in_flight,
+            unknown: work.unknown,
+            over: in_flight == 0 && complete,
+        };
+        if work.told.as_ref() == Some(&worked) {
+            return;
+        }
+        work.told = Some(worked.clone());
+        let shard = turn.common.shard;
+        let told = ToControl::Worked { shard, worked };
+        turn.out.push(Action::Control(told));
+    }
+}
+
+/// What one-time orders look at of an arrival.
+pub(super) struct Met {
+    received_us: u64,
+}
+
+impl Met {
+    pub fn of(arrival: &Arrival) -> Met {
+        Met {
+            received_us: arrival.received.0,
+        }
+    }
+}
