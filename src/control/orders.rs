@@ -5,6 +5,7 @@
 //! they were made; an order is over when every shard has said so or its time is up.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -97,6 +98,8 @@ pub enum Refused {
 struct Run {
     /// By shard.
     worked: BTreeMap<u8, Worked>,
+    /// Owners and homes between which all of it is durable.
+    settled: BTreeSet<(ShardId, ShardId)>,
     waiting: Option<oneshot::Sender<Worked>>,
 }
 
@@ -251,11 +254,29 @@ impl Registry {
         }
         let sum = sum(id, run.worked.values());
         // Whoever gave the order may have gone.
-        let _ = run.waiting.take().map(|it| it.send(sum.clone()));
-        if sum.over {
+        let _ = run.waiting.take().map(|it| it.send(sum));
+        self.end_if_over(&mut inner, id);
+    }
+
+    /// What one shard has done for a one-time order to the messages of another is durable there.
+    pub fn settled(&self, id: u64, (owner, home): (ShardId, ShardId)) {
+        let mut inner = self.inner();
+        if let Some(run) = inner.runs.get_mut(&id) {
+            run.settled.insert((owner, home));
+            self.end_if_over(&mut inner, id);
+        }
+    }
+
+    fn end_if_over(&self, inner: &mut Inner, id: u64) {
+        let Some(run) = inner.runs.get(&id) else {
+            return;
+        };
+        let sum = sum(id, run.worked.values());
+        let settled = run.settled.len() == self.shards * self.shards;
+        if sum.over && settled && run.worked.len() == self.shards {
             inner.runs.remove(&id);
             self.end(id, &sum);
-            self.publish_now(&inner);
+            self.publish_now(inner);
         }
     }
 
@@ -499,6 +520,11 @@ mod tests {
         assert_eq!((told.changed, told.in_flight, told.over), (6, 2, false));
         assert_eq!(ids(&registry.snapshot()), [1], "two are on the wire");
         registry.worked(ShardId(1), worked(0, true));
+        for (owner, home) in [(0, 0), (0, 1), (1, 1)] {
+            registry.settled(1, (ShardId(owner), ShardId(home)));
+        }
+        assert_eq!(ids(&registry.snapshot()), [1], "one home has yet to write");
+        registry.settled(1, (ShardId(1), ShardId(0)));
         assert!(registry.snapshot().all.is_empty());
         let known = registry.list();
         assert_eq!(known[0].over.map(|it| it.changed), Some(6));

@@ -153,6 +153,9 @@ impl Switchboard {
             FromShard::Engine(ToControl::Worked { shard, worked }) => {
                 self.orders.0.worked(shard, worked);
             }
+            FromShard::Engine(ToControl::Settled { home, owner, order }) => {
+                self.orders.0.settled(order, (owner, home));
+            }
             FromShard::Engine(ToControl::HandedOut { .. }) => self.orders.0.handed_out(),
             FromShard::Engine(ToControl::Drained { .. }) => {}
             FromShard::Engine(ToControl::Adopted { .. }) => {

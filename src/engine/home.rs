@@ -18,7 +18,7 @@ use crate::base::units;
 use crate::deliver::classify;
 use crate::engine::Turn;
 use crate::engine::gather::{Gather, Start};
-use crate::engine::io::{Action, Level, Settled, Unread};
+use crate::engine::io::{Action, Level, Settled, ToControl, Unread};
 use crate::hose;
 use crate::hose::{EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
@@ -67,6 +67,14 @@ struct Reading {
     at: BodyAt,
 }
 
+/// An owner waits for what it has sent here until now to be durable.
+struct Barrier {
+    owner: ShardId,
+    order: u64,
+    /// The commit that it waits for, once that is known.
+    commit: Option<CommitId>,
+}
+
 pub struct Home {
     spool: Spool,
     hose: Hose,
@@ -95,6 +103,7 @@ pub struct Home {
     pub told: Vec<Told>,
     pub bodies: Vec<(ShardId, BatchId, Result<Arc<Content>, Unread>)>,
     stopped: Option<Refused>,
+    barriers: Vec<Barrier>,
 }
 
 impl Home {
@@ -117,6 +126,7 @@ impl Home {
             told: Vec::new(),
             bodies: Vec::new(),
             stopped: None,
+            barriers: Vec::new(),
         }
     }
 
@@ -212,6 +222,34 @@ impl Home {
             _ => u16::from(classify::bounce_class(outcome.stage, &outcome.reply).number()),
         };
         self.hose.outcome(commit, &facts, &outcome, class);
+    }
+
+    /// All that an owner has sent until now is for an order: control hears when it is durable.
+    pub fn barrier(&mut self, owner: ShardId, order: u64) {
+        self.barriers.push(Barrier {
+            owner,
+            order,
+            commit: None,
+        });
+    }
+
+    fn pass_barriers(&mut self, turn: &mut Turn<'_>) {
+        let mut readers = self.readers.values().flatten();
+        let settles = !readers.any(|it| matches!(it, Reader::Event(_)));
+        let spool = &self.spool;
+        self.barriers.retain_mut(|barrier| {
+            if barrier.commit.is_none() && settles {
+                barrier.commit = spool.outcomes_by();
+            }
+            let passed = barrier.commit.is_some_and(|it| spool.is_durable(it));
+            if passed {
+                let (home, owner) = (turn.common.shard, barrier.owner);
+                let order = barrier.order;
+                let settled = ToControl::Settled { home, owner, order };
+                turn.out.push(Action::Control(settled));
+            }
+            !passed
+        });
     }
 
     pub fn rejected(&mut self, facts: &RejectionFacts<'_>) {
@@ -444,6 +482,10 @@ impl Home {
 
     fn failed(&mut self, turn: &mut Turn<'_>, failed: FailedCommits) {
         turn.common.stats.counters.spool_commit_failures += 1;
+        // What was in these commits is written again.
+        for barrier in &mut self.barriers {
+            barrier.commit = None;
+        }
         let canned = match failed.fault {
             Fault::NoSpace => &replies::DISK,
             Fault::Io => &replies::SPOOL_FAILED,
@@ -505,6 +547,9 @@ impl Home {
         }
         while let Some(op) = self.hose.poll(turn.now) {
             turn.out.push(Action::Hose(op));
+        }
+        if !self.barriers.is_empty() {
+            self.pass_barriers(turn);
         }
         let written = self.hose.durable_upto();
         while let Some((commit, event)) = self.events.front() {

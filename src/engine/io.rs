@@ -158,6 +158,12 @@ pub enum ToControl {
         shard: ShardId,
         worked: Worked,
     },
+    /// What an owner has settled for a one-time order is durable at this home.
+    Settled {
+        home: ShardId,
+        owner: ShardId,
+        order: u64,
+    },
     /// Nothing is on the wire any more, and nothing more will be sent to other shards.
     Quiet {
         shard: ShardId,
@@ -200,6 +206,8 @@ pub enum MeshMessage {
     },
     /// To the home: what became of its recipients.
     Settled(Vec<Settled>),
+    /// To the home: all outcomes of a one-time order have been sent.
+    Barrier { order: u64 },
     /// To the home: a body that has left memory is needed again.
     Fetch { batch: BatchId },
     /// To the owner: the body, or why there is none.

@@ -421,6 +421,7 @@ impl Engine {
                     self.home.settle(turn, settled);
                 }
             }
+            MeshMessage::Barrier { order } => self.home.barrier(from, order),
             MeshMessage::Fetch { batch } => self.home.fetch(turn, from, batch),
             MeshMessage::Body { batch, content } => self.owner.body(turn, batch, content),
             MeshMessage::SlotFree { host } => self.owner.slot_free(host),
@@ -540,6 +541,21 @@ impl Engine {
                     to: ShardId(index as u8),
                     message,
                 });
+            }
+        }
+        self.send_barriers(out);
+    }
+
+    /// Behind the outcomes that they are about.
+    fn send_barriers(&mut self, out: &mut Outbox) {
+        for order in self.owner.finished.drain(..) {
+            for home in (0..self.common.shards).map(|home| ShardId(home as u8)) {
+                if home == self.common.shard {
+                    self.home.barrier(home, order);
+                } else {
+                    let message = MeshMessage::Barrier { order };
+                    out.push(Action::Mesh { to: home, message });
+                }
             }
         }
     }

@@ -25,6 +25,7 @@ pub enum Act {
     ReadBody,
     MeshArrivals,
     MeshSettled,
+    MeshBarrier,
     MeshFetch,
     MeshBody,
     MeshSlotFree,
@@ -165,7 +166,7 @@ pub enum Check {
 }
 
 /// Names for the report, in the order of the variants.
-pub const ACTS: [&str; 32] = [
+pub const ACTS: [&str; 33] = [
     "send",
     "send shared",
     "resume",
@@ -187,6 +188,7 @@ pub const ACTS: [&str; 32] = [
     "read body",
     "mesh arrivals",
     "mesh settled",
+    "mesh barrier",
     "mesh fetch",
     "mesh body",
     "mesh slot free",

@@ -396,6 +396,7 @@ impl World {
         let act = match &message {
             MeshMessage::Arrivals { .. } => Act::MeshArrivals,
             MeshMessage::Settled(_) => Act::MeshSettled,
+            MeshMessage::Barrier { .. } => Act::MeshBarrier,
             MeshMessage::Fetch { .. } => Act::MeshFetch,
             MeshMessage::Body { .. } => Act::MeshBody,
             MeshMessage::SlotFree { .. } => Act::MeshSlotFree,
@@ -473,7 +474,7 @@ impl World {
             ToControl::Adopted { .. } => {
                 self.act(Act::Adopted, shard, 0);
             }
-            ToControl::HandedOut { .. } | ToControl::Worked { .. } => {
+            ToControl::HandedOut { .. } | ToControl::Worked { .. } | ToControl::Settled { .. } => {
                 self.act(Act::Ordered, shard, 0);
             }
             ToControl::Quiet { .. } => {

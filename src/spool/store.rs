@@ -208,6 +208,8 @@ pub struct Spool {
     /// The newest event mark in the log.
     events_marked: EventSeq,
     durable: CommitId,
+    /// The last commit that holds an outcome.
+    outcomes: CommitId,
     backlog: Backlog,
     /// Something has happened that may let a segment be reclaimed.
     reclaim_due: bool,
@@ -255,6 +257,7 @@ impl Spool {
             recovered_told: false,
             events_marked: EventSeq(0),
             durable: CommitId(0),
+            outcomes: CommitId(0),
             backlog: Backlog::default(),
             reclaim_due: true,
             reclaim_at: Mono(0),
@@ -410,7 +413,18 @@ impl Spool {
             parts,
         };
         let at = self.writer.append_lazy(now, &[frame]).ok()?;
+        self.outcomes = at.commit;
         Some((self.own_segment(at.segment), at.commit))
+    }
+
+    /// The commit that makes all outcomes so far durable; none while some wait for the disk.
+    pub fn outcomes_by(&self) -> Option<CommitId> {
+        self.backlog.payloads.is_empty().then_some(self.outcomes)
+    }
+
+    /// Whether a commit is durable, and all before it.
+    pub fn is_durable(&self, commit: CommitId) -> bool {
+        self.durable >= commit
     }
 
     /// All events of this start up to this one are durable in the event log.

@@ -41,7 +41,15 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         let text = format!("no host can be reached, {mail} rest{next}; {so_far}");
         ("FAILING", text)
     } else if caused("suspended") {
-        let text = format!("{mail} of which some are held by suspend_delivery; {so_far}");
+        let mut orders: Vec<u64> = all().filter_map(|it| it.order).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        let by = match &orders[..] {
+            [] => "suspend_delivery".to_owned(),
+            [one] => format!("order {one}"),
+            [first, ..] => format!("order {first} and others"),
+        };
+        let text = format!("{mail} of which some are held by {by}; {so_far}");
         ("SUSPENDED", text)
     } else if delivered + bounced == 0 && delayed > 0 {
         let whose = match why.queues.iter().any(has_heard_a_deferral) {

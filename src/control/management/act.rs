@@ -220,7 +220,8 @@ fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
     let (id, count) = (order.id, over.changed);
     let why = match order.verb {
         Verb::Fail => format!(
-            "order {id} has failed {count} messages: their senders' side has been told the end,              and they cannot come back"
+            "order {id} has failed {count} messages: their end has been told, and they cannot come \
+             back"
         ),
         Verb::Flush => format!("order {id} has made {count} messages due: that is over"),
         _ => return Ok(()),

@@ -156,6 +156,8 @@ pub struct Owner {
     /// For the engine to route once it has the turn again.
     pub settled: Vec<Settled>,
     pub fetches: Vec<(ShardId, BatchId)>,
+    /// One-time orders that nothing more comes of here.
+    pub finished: Vec<u64>,
     wakes: Vec<Wake>,
     fired: Vec<Timer>,
     events: Vec<crate::deliver::session::Event>,
@@ -184,6 +186,7 @@ impl Owner {
             book: Book::default(),
             settled: Vec::new(),
             fetches: Vec::new(),
+            finished: Vec::new(),
             wakes: Vec::new(),
             fired: Vec::new(),
             events: Vec::new(),

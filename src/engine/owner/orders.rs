@@ -377,7 +377,8 @@ impl Owner {
                 continue;
             };
             let view = self.queues.entry(entry);
-            let meets = view.is_some_and(|it| self.entry_matches(turn.now, &it, &order.filter));
+            let given = as_given(turn.now, &order);
+            let meets = view.is_some_and(|it| self.entry_matches(given, &it, &order.filter));
             if arrival.received_us <= order.given_us && meets {
                 self.apply(turn, index, &order, entry);
             }
@@ -402,11 +403,12 @@ impl Owner {
         };
         let by_sender = order.filter.asks_for(Field::Sender);
         let unknown = core::cell::Cell::new(0);
+        let given = as_given(turn.now, &order);
         let page = self.queues.search(cursor, CHANGES_PER_SLICE, |entry| {
             let old = entry.received() <= order.given();
             let hidden = by_sender && entry.content().is_none();
             unknown.set(unknown.get() + u64::from(old && hidden));
-            old && self.entry_matches(turn.now, entry, &order.filter)
+            old && self.entry_matches(given, entry, &order.filter)
         });
         for entry in &page.items {
             self.apply(turn, index, &order, *entry);
@@ -525,9 +527,21 @@ impl Owner {
             return;
         }
         work.told = Some(worked.clone());
+        if worked.over {
+            self.finished.push(worked.order);
+        }
         let shard = turn.common.shard;
         let told = ToControl::Worked { shard, worked };
         turn.out.push(Action::Control(told));
+    }
+}
+
+/// One-time orders mean the age that a message had when they were given, also where a start goes on
+/// with them.
+fn as_given(now: Now, order: &Order) -> Now {
+    Now {
+        wall: order.given(),
+        ..now
     }
 }
 

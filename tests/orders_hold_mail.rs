@@ -1,0 +1,293 @@
+//! Orders of operators on the wire: what they stop, end, put off and let go, and that they stand
+//! after a kill.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what is outside of the engine has a clock"
+)]
+
+#[allow(dead_code, reason = "made for deaths, of which there are few here")]
+mod crash_rig;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crash_rig::STEP_TIMEOUT;
+use crash_rig::engine::Engine;
+use crash_rig::free_address;
+use crash_rig::wait_until;
+use pelton::rig::blast::Blast;
+use pelton::rig::blast::BlastConfig;
+use pelton::rig::blast::mix::Mix;
+use pelton::rig::sink::Sink;
+use pelton::rig::sink::SinkConfig;
+use pelton::rig::sink::behaviour::Behaviours;
+use pelton::rig::sink::capture::Record;
+use serde_json::Value;
+
+struct World {
+    folder: tempfile::TempDir,
+    engine: Engine,
+    smtp: SocketAddr,
+    http: SocketAddr,
+    _sink: Sink,
+}
+
+impl World {
+    fn new(options: &str) -> World {
+        let folder = tempfile::tempdir().expect("a folder for the run");
+        let moods = "domain late.example reply=\"451 4.3.2 come back later\"";
+        let sink = Sink::start(SinkConfig {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            capture: Some(folder.path().join("capture.jsonl")),
+            behaviours: Behaviours::parse(moods).expect("a mood"),
+            ..SinkConfig::default()
+        })
+        .expect("the sink starts");
+        let (smtp, http, target) = (free_address(), free_address(), sink.addrs()[0]);
+        let text = format!(
+            "Spoolbase = \"{}\"\nShards = 2\nPin_Shards = false\nSpool_Segment_Size = 4M\n\
+             Min_Free_Space = 0\nstatic_routes {{ target = \"{target}\" }}\n\
+             ESMTP_Listener {{ Listen \"{smtp}\" {{ Relay_Hosts = ( \"127.0.0.0/8\" ) }} }}\n\
+             HTTP_Listener {{ Listen \"{http}\" {{ }} }}\n{options}\n",
+            folder.path().join("spool").display()
+        );
+        fs::write(folder.path().join("pelton.conf"), text).expect("the configuration is written");
+        let engine = start(&folder, http);
+        World {
+            folder,
+            engine,
+            smtp,
+            http,
+            _sink: sink,
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("pelton.conf")
+    }
+
+    fn kill_and_start(&mut self) {
+        self.engine.kill();
+        self.engine = start(&self.folder, self.http);
+    }
+
+    /// What a command says as JSON, and its exit code.
+    fn pelton(&self, words: &[&str]) -> (i32, Value) {
+        let output = Command::new(env!("CARGO_BIN_EXE_pelton"))
+            .args(words)
+            .arg("--config")
+            .arg(self.config())
+            .arg("--json")
+            .output()
+            .expect("the command runs");
+        let text = match output.stdout.is_empty() {
+            true => &output.stderr,
+            false => &output.stdout,
+        };
+        let json = serde_json::from_slice(text).unwrap_or_else(|error| {
+            panic!("{words:?}: {error}: {}", String::from_utf8_lossy(text))
+        });
+        (output.status.code().unwrap_or(-1), json)
+    }
+
+    /// The same of a command that does what it should.
+    fn done(&self, words: &[&str]) -> Value {
+        let (exit, json) = self.pelton(words);
+        assert_eq!(exit, 0, "{words:?}: {json}");
+        json["data"].clone()
+    }
+
+    fn send(&self, messages: u64, domains: &[&str]) {
+        let weighed = domains.iter().map(|domain| ((*domain).to_string(), 1));
+        let blast = Blast::start(BlastConfig {
+            connections: 2,
+            messages: Some(messages),
+            domains: Mix::new(weighed.collect()).expect("some domains"),
+            ..BlastConfig::to(self.smtp)
+        })
+        .expect("the generator starts");
+        assert!(blast.wait(STEP_TIMEOUT), "all mail is handed over");
+        assert_eq!(blast.finish().acknowledged, messages);
+    }
+
+    /// Messages that match and wait.
+    fn waiting(&self, filter: &str) -> Vec<Value> {
+        let data = self.done(&["queue", "list", "--messages", "--where", filter]);
+        data["messages"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Recipients that the host took, by domain.
+    fn delivered(&self, domain: &str) -> Vec<String> {
+        let path = self.folder.path().join("capture.jsonl");
+        let lines = fs::read_to_string(path).unwrap_or_default();
+        let record = |line: &str| serde_json::from_str::<Record>(line).ok();
+        let all = lines.lines().filter_map(record).flat_map(|it| it.rcpts);
+        let domain = format!("@{domain}");
+        all.filter(|it| it.ends_with(&domain)).collect()
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        self.engine.metric(name).unwrap_or(0.0) as u64
+    }
+}
+
+fn start(folder: &tempfile::TempDir, http: SocketAddr) -> Engine {
+    let (config, log) = (
+        folder.path().join("pelton.conf"),
+        folder.path().join("pelton.log"),
+    );
+    let engine = Engine::start(&config, &log, http);
+    engine
+        .wait_ready(STEP_TIMEOUT)
+        .expect("the engine is ready");
+    engine
+}
+
+#[test]
+fn a_suspension_stands_after_a_kill_until_it_is_taken_back() {
+    let mut world = World::new("");
+    let given = world.done(&[
+        "suspend",
+        "domain=one.example",
+        "--yes",
+        "--reason",
+        "they asked",
+    ]);
+    assert_eq!(given["order"]["id"], 1);
+    world.send(20, &["one.example", "two.example"]);
+    wait_until("the other domain", || {
+        world.delivered("two.example").len() + world.waiting("domain=one.example").len() == 20
+    });
+    let before = world.waiting("").len() as u64;
+    world.kill_and_start();
+    let (_, orders) = world.pelton(&["orders"]);
+    let order = &orders["data"]["orders"][0];
+    assert_eq!(order["filter"], "domain=one.example");
+    assert_eq!(
+        (&order["state"], &order["reason"]),
+        (&"in_force".into(), &"they asked".into())
+    );
+    world.send(20, &["one.example", "two.example"]);
+    wait_until("the other domain again", || {
+        let waiting = world.waiting("").len() as u64;
+        waiting > before && world.metric("pelton_messages_delivered_total") + waiting == before + 20
+    });
+    assert!(world.delivered("one.example").is_empty(), "it is suspended");
+    for message in world.waiting("") {
+        assert_eq!(
+            (&message["order"], &message["attempts"]),
+            (&1.into(), &0.into())
+        );
+    }
+    let why = world.done(&["why", "one.example"]);
+    let sentence = why["queues"][0]["sentence"].as_str().unwrap_or_default();
+    assert!(
+        sentence.starts_with("suspended by order 1 (suspend domain=one.example, by uid "),
+        "{sentence}"
+    );
+    world.done(&["resume", "domain=one.example"]);
+    wait_until("empty queues", || world.engine.queued() == Some(0));
+    let mut got = world.delivered("one.example");
+    let count = got.len();
+    got.sort();
+    got.dedup();
+    assert_eq!(
+        (got.len(), count + world.delivered("two.example").len()),
+        (count, 40)
+    );
+    let changes = world.done(&["changes"])["changes"].to_string();
+    assert!(changes.contains("order 1: suspend domain=one.example until "));
+    assert!(changes.contains("order 1 taken back"));
+}
+
+#[test]
+fn what_an_operator_fails_ends_for_good_and_what_he_flushes_is_due() {
+    let world = World::new("");
+    world.send(30, &["late.example", "two.example"]);
+    let is_delayed = || world.waiting("state=delayed").len();
+    wait_until("all of it was tried", || {
+        is_delayed() + world.delivered("two.example").len() == 30
+    });
+    let late = is_delayed() as u64;
+    let (exit, _) = world.pelton(&["fail"]);
+    assert_eq!(exit, 2, "what is not said");
+    let (exit, refusal) = world.pelton(&["fail", "domain=late.example"]);
+    assert_eq!((exit, &refusal["error"]["code"]), (6, &"E423".into()));
+    let dry = world.done(&["fail", "domain=late.example", "--dry-run"]);
+    assert_eq!(dry["preview"]["messages"], late);
+    assert_eq!(dry["preview"]["domains"][0]["domain"], "late.example");
+    let tried = world.metric("pelton_messages_delayed_total");
+    let flushed = world.done(&["flush", "domain=late.example", "--yes"]);
+    assert_eq!(flushed["order"]["changed"], late);
+    wait_until("another attempt", || {
+        world.metric("pelton_messages_delayed_total") == tried + late
+    });
+    let failed = world.done(&["fail", "domain=late.example attempts=2", "--yes"]);
+    assert_eq!(failed["order"]["changed"], late);
+    wait_until("empty queues", || world.engine.queued() == Some(0));
+    assert_eq!(world.metric("pelton_messages_discarded_total"), late);
+    let (exit, refusal) = world.pelton(&["undo"]);
+    assert_eq!((exit, &refusal["error"]["code"]), (1, &"E421".into()));
+    let (exit, _) = world.pelton(&["undo", "77"]);
+    assert_eq!(exit, 3);
+}
+
+#[test]
+fn single_messages_are_held_delayed_and_let_go() {
+    let mut world = World::new("");
+    world.send(12, &["late.example"]);
+    wait_until("all of it was tried", || {
+        world.waiting("state=delayed").len() == 12
+    });
+    let one = world.waiting("")[0]["id"].as_str().unwrap().to_owned();
+    let only = format!("id={one}");
+    let others = format!("id!={one}");
+    world.done(&["delay", &only, "--for", "30h", "--yes"]);
+    let due = |world: &World| world.waiting(&only)[0]["due"].as_str().map(str::to_owned);
+    let put_off = due(&world);
+    world.kill_and_start();
+    wait_until("all of it is back", || world.waiting("").len() == 12);
+    let second = |due: Option<String>| due.map(|it| it[..19].to_owned());
+    assert_eq!(second(due(&world)), second(put_off), "it is on disk");
+    world.done(&[
+        "hold",
+        "attempts=1",
+        &others,
+        "--yes",
+        "--reason",
+        "look at them",
+    ]);
+    world.done(&["flush", &others, "--yes"]);
+    wait_until("the others are held", || {
+        let all = world.waiting(&others);
+        all.iter()
+            .all(|it| it["state"] == "held" && it["order"] == 2)
+    });
+    assert_eq!(world.waiting(&only)[0]["order"], Value::Null);
+    world.done(&["release", "attempts=1", &others]);
+    wait_until("the others were tried", || {
+        world.waiting("attempts=2").len() == 11
+    });
+    let undone = world.done(&["undo", "1"]);
+    assert_eq!(undone["instead"]["changed"], 1);
+    wait_until("the first was tried", || {
+        world.waiting("attempts=2").len() == 12
+    });
+}
+
+#[test]
+fn a_message_whose_time_is_up_ends_though_it_is_suspended_or_held() {
+    for order in [&["suspend", "--all"][..], &["hold", "size>1"]] {
+        let world = World::new("Message_Expiration = 2\nNever_Attempt_Expired_Messages = false");
+        world.done(&[order, &["--yes"]].concat());
+        world.send(10, &["one.example"]);
+        wait_until("the end of all", || {
+            world.metric("pelton_messages_expired_total") == 10
+        });
+        assert_eq!(world.engine.queued(), Some(0));
+        assert!(world.delivered("one.example").is_empty(), "it was stopped");
+    }
+}
