@@ -343,10 +343,12 @@ impl Registry {
         let all = self.ledger.all().into_iter();
         let mut all: Vec<Standing> = all
             .map(|(_, Kept { order, over })| Standing {
-                so_far: inner
-                    .runs
-                    .get(&order.id)
-                    .map(|run| sum(order.id, run.worked.values())),
+                so_far: inner.runs.get(&order.id).map(|run| {
+                    let sum = sum(order.id, run.worked.values());
+                    let all = run.worked.len() == self.shards;
+                    let over = sum.over && all;
+                    Worked { over, ..sum }
+                }),
                 order,
                 over,
             })

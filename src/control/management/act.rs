@@ -213,11 +213,18 @@ fn find(known: &[Standing], target: &UndoTarget) -> Result<Vec<Standing>, Refuse
 }
 
 fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
-    let Standing { order, over, .. } = standing;
-    let Some(over) = over else {
+    let Standing {
+        order,
+        over,
+        so_far,
+    } = standing;
+    // It may be through, and not all of it on disk.
+    let through = so_far.as_ref().filter(|it| it.over);
+    let changed = over.map(|it| it.changed).or(through.map(|it| it.changed));
+    let Some(count) = changed else {
         return Ok(());
     };
-    let (id, count) = (order.id, over.changed);
+    let id = order.id;
     let why = match order.verb {
         Verb::Fail => format!(
             "order {id} has failed {count} messages: their end has been told, and they cannot come \
