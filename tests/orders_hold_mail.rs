@@ -1,11 +1,6 @@
 //! Orders of operators on the wire: what they stop, end, put off and let go, and that they stand
 //! after a kill.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "what is outside of the engine has a clock"
-)]
-
 #[allow(dead_code, reason = "made for deaths, of which there are few here")]
 mod crash_rig;
 

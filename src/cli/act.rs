@@ -435,7 +435,7 @@ pub fn orders_page(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
     if !data.orders.is_empty() {
         text.push_str(&table(&data, style));
     }
-    let newest = data.orders.iter().filter(|it| it.state != "over").last();
+    let newest = data.orders.iter().rfind(|it| it.state != "over");
     let next = newest.map(|it| command(&["pelton", "undo", &it.id.to_string()]));
     Ok(Page {
         schema: "pelton.orders/1",
@@ -489,8 +489,8 @@ Examples:
   pelton undo                 the newest order
   pelton undo 7               order 7, as pelton orders lists it
 
-Suspended and held mail goes on, delayed mail is due. Messages that were failed cannot come back, and
-flushed ones have been due: then nothing is done and the exit code is 1.";
+Suspended and held mail goes on, delayed mail is due. Messages that were failed cannot come back,
+and flushed ones have been due: then nothing is done and the exit code is 1.";
 
 const RESUME_EXAMPLES: &str = "\
 Examples:

@@ -135,6 +135,12 @@ fn count_start(base: &Path, shards: usize, seed: u64) -> Result<SpoolFile, Refus
     counted.map_err(Refused::new)
 }
 
+fn tell_absent_sources(config: &Config, tell: &Notice) {
+    for absent in prepare::absent_sources(config) {
+        tell(Level::Warn, &absent);
+    }
+}
+
 fn spawn_shards(
     state: &State,
     faults: &faults::Plan,
@@ -228,18 +234,13 @@ impl Process {
         }
         let (enough, note) = startup::raise_limits(shards);
         enough.map_err(Refused::new)?;
-        if let Some(note) = note {
-            (options.notice)(Level::Warn, &note);
-        }
-        for warning in warnings(&checked.notes) {
+        for warning in note.into_iter().chain(warnings(&checked.notes)) {
             (options.notice)(Level::Warn, &warning);
         }
         let clock = Clock::start();
         let base = PathBuf::from(&config.global().spoolbase);
         let lock = claim(&config, &base, &clock).map_err(Refused::new)?;
-        for absent in prepare::absent_sources(&config) {
-            (options.notice)(Level::Warn, &absent);
-        }
+        tell_absent_sources(&config, &options.notice);
         let seed = prepare::random();
         let spool = count_start(&base, shards, seed)?;
         let begun = Recovery::begin(&base, &spool, &clock, &options.notice, &faults);
@@ -250,9 +251,9 @@ impl Process {
         let books = Books::open(&config, &lock, clock, &options.notice)?;
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
         let mut setups = setups.map_err(Refused::new)?;
-        for setup in &mut setups {
-            setup.orders = books.orders.snapshot();
-        }
+        setups
+            .iter_mut()
+            .for_each(|it| it.orders = books.orders.snapshot());
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let boot = Boot {
             config,
@@ -277,9 +278,8 @@ impl Process {
         }
         let shards = spawn_shards(&state, &faults, setups, ports, &from_shards)?;
         drop(from_shards);
-        let control = Some(control);
         let mut process = Process {
-            control,
+            control: Some(control),
             shards,
             state,
             _lock: lock,

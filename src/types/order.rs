@@ -1,8 +1,8 @@
 //! What an operator has told the engine to do with queued mail: suspend, hold, delay, fail, flush.
 //!
-//! *Standing* orders (suspend, hold) are about mail as its turn comes, that of later too, until they
-//! end or are taken back. *One-time* orders (delay, fail, flush) are about what had been accepted
-//! when they were given: they go through the queues once, and are over with that.
+//! *Standing* orders (suspend, hold) are about mail as its turn comes, that of later too, until
+//! they end or are taken back. *One-time* orders (delay, fail, flush) are about what had been
+//! accepted when they were given: they go through the queues once, and are over with that.
 
 use core::fmt;
 use core::time::Duration;

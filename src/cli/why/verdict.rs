@@ -41,14 +41,7 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         let text = format!("no host can be reached, {mail} rest{next}; {so_far}");
         ("FAILING", text)
     } else if caused("suspended") {
-        let mut orders: Vec<u64> = all().filter_map(|it| it.order).collect();
-        orders.sort_unstable();
-        orders.dedup();
-        let by = match &orders[..] {
-            [] => "suspend_delivery".to_owned(),
-            [one] => format!("order {one}"),
-            [first, ..] => format!("order {first} and others"),
-        };
+        let by = stopped_by(all().filter_map(|it| it.order).collect());
         let text = format!("{mail} of which some are held by {by}; {so_far}");
         ("SUSPENDED", text)
     } else if delivered + bounced == 0 && delayed > 0 {
@@ -83,6 +76,16 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         ("WAITING", format!("{mail}; {so_far}"))
     };
     Verdict { word, sentence }
+}
+
+fn stopped_by(mut orders: Vec<u64>) -> String {
+    orders.sort_unstable();
+    orders.dedup();
+    match &orders[..] {
+        [] => "suspend_delivery".to_owned(),
+        [one] => format!("order {one}"),
+        [first, ..] => format!("order {first} and others"),
+    }
 }
 
 /// The verb of one.

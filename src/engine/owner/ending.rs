@@ -82,11 +82,7 @@ impl Owner {
                 let finished = self.queues.finish(turn.now, entry, Ending::Failed)?;
                 (OutcomeKind::Bounced, finished.attempts.saturating_add(1))
             }
-            Verdict::Retry | Verdict::NextHost if self.is_condemned(entry) => {
-                // An operator has ended it meanwhile, which is told before the turn ends.
-                self.queues.give_back(turn.now, &[entry]);
-                return Some(message);
-            }
+            _ if self.comes_back_condemned(turn.now, entry) => return Some(message),
             Verdict::Retry | Verdict::NextHost => match self.queues.fail(turn.now, entry)? {
                 Failed::Delayed { due, attempts } => {
                     counters.messages_delayed += 1;

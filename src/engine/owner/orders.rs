@@ -259,7 +259,7 @@ impl Owner {
         Some(order(found))
     }
 
-    /// Puts aside what an order holds at the front of a queue, so that no connection is made for it.
+    /// Puts aside what an order holds at the front of a queue: no connection is made for that.
     pub(super) fn screen_front(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         if self.book.meets.is_empty() || self.book.needs_content {
             return;
@@ -332,9 +332,14 @@ impl Owner {
         (!job.recipients.is_empty()).then_some(job)
     }
 
-    /// Whether an operator has ended this entry while it was on the wire.
-    pub(super) fn is_condemned(&mut self, entry: EntryId) -> bool {
-        self.book.condemned.contains_key(&entry)
+    /// Whether an operator has ended this entry while it was on the wire. It is given back, and its
+    /// end told before the turn is over.
+    pub(super) fn comes_back_condemned(&mut self, now: Now, entry: EntryId) -> bool {
+        let condemned = self.book.condemned.contains_key(&entry);
+        if condemned {
+            self.queues.give_back(now, &[entry]);
+        }
+        condemned
     }
 
     /// Those that were on the wire when they were to end, and have come back.
