@@ -25,6 +25,7 @@ pub mod hose;
 pub mod inject;
 pub mod policy;
 pub mod queue;
+pub mod shape;
 pub mod spool;
 
 pub mod engine;

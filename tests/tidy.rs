@@ -11,7 +11,9 @@ const LAYERS: &[&[&str]] = &[
     &["base"],
     &["types"],
     &["proto", "log", "config"],
-    &["inject", "policy", "spool", "queue", "deliver", "hose"],
+    &[
+        "inject", "policy", "spool", "queue", "shape", "deliver", "hose",
+    ],
     &["engine"],
     &["bridge"],
     &["shard", "control", "sim", "rig"],

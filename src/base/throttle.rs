@@ -77,12 +77,12 @@ pub struct Booking {
 pub struct Throttle {
     /// What it belongs to, for whoever asks why he waits.
     name: Box<str>,
-    rate: Rate,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    rate: Rate,
     started: Ring,
     booked: Ring,
     returned: BTreeSet<Booking>,
@@ -97,6 +97,9 @@ struct Ring {
     next: u64,
 }
 
+/// A place of a ring whose numbers are not known to have started: they limit nothing.
+const NEVER: Mono = Mono::MAX;
+
 impl Ring {
     fn new(rate: Rate) -> Ring {
         let per_slot = u64::from(rate.count.div_ceil(SLOTS_MAX));
@@ -108,6 +111,25 @@ impl Ring {
         }
     }
 
+    /// The ring of another rate that goes on with `next`, and remembers of this one what both have
+    /// places for.
+    fn resized(&self, rate: Rate, next: u64) -> Ring {
+        let mut ring = Ring::new(rate);
+        ring.slots = vec![NEVER; ring.slots_max];
+        ring.next = next;
+        let known = |it: &Ring| it.slots_max as u64 * it.per_slot;
+        let remembered = known(self).min(known(&ring)).min(self.next).min(next);
+        // The latest first: it is what a place that numbers share counts from.
+        for back in 1..=remembered {
+            let moment = self.slots[self.slot_of(self.next - back)];
+            let slot = ring.slot_of(next - back);
+            if ring.slots[slot] == NEVER {
+                ring.slots[slot] = moment;
+            }
+        }
+        ring
+    }
+
     fn slot_of(&self, number: u64) -> usize {
         ((number / self.per_slot) % self.slots_max as u64) as usize
     }
@@ -116,14 +138,17 @@ impl Ring {
     fn earliest(&self, window: Duration) -> Mono {
         let begins_slot = self.next.is_multiple_of(self.per_slot);
         match self.slots.get(self.slot_of(self.next)) {
-            Some(last) if begins_slot => *last + window,
+            Some(last) if begins_slot && *last != NEVER => *last + window,
             _ => Mono(0),
         }
     }
 
     fn latest(&self) -> Mono {
         match self.next.checked_sub(1) {
-            Some(number) => self.slots[self.slot_of(number)],
+            Some(number) => match self.slots[self.slot_of(number)] {
+                NEVER => Mono(0),
+                latest => latest,
+            },
             None => Mono(0),
         }
     }
@@ -145,7 +170,10 @@ impl Ring {
         let places = self.slots_max as u64 * self.per_slot;
         if self.next - number <= places {
             let slot = self.slot_of(number);
-            self.slots[slot] = self.slots[slot].max(at);
+            self.slots[slot] = match self.slots[slot] {
+                NEVER => at,
+                known => known.max(at),
+            };
         }
     }
 }
@@ -155,8 +183,8 @@ impl Throttle {
         assert!(rate.count > 0, "a rate of nothing is no limit, not this");
         Throttle {
             name: name.into(),
-            rate,
             state: Mutex::new(State {
+                rate,
                 started: Ring::new(rate),
                 booked: Ring::new(rate),
                 returned: BTreeSet::new(),
@@ -169,7 +197,28 @@ impl Throttle {
     }
 
     pub fn rate(&self) -> Rate {
-        self.rate
+        self.state().rate
+    }
+
+    /// Another rate from now on, to which what has started counts as far as it is known: as much
+    /// of it as the former rate looked back on. Turns that were booked are of no more use: who
+    /// waits books anew, and the order of those who do is theirs.
+    pub fn set_rate(&self, rate: Rate) {
+        assert!(rate.count > 0, "a rate of nothing is no limit, not this");
+        let mut state = self.state();
+        if state.rate == rate {
+            return;
+        }
+        let State {
+            started, booked, ..
+        } = &*state;
+        let next = State {
+            rate,
+            started: started.resized(rate, started.next),
+            booked: started.resized(rate, booked.next),
+            returned: BTreeSet::new(),
+        };
+        *state = next;
     }
 
     /// The turn of one start. If it is now, [`Self::start`] is to be called at once.
@@ -179,7 +228,7 @@ impl Throttle {
             let at = booking.at.max(now);
             return Booking { at, ..booking };
         }
-        let at = now.max(state.booked.earliest(self.rate.window));
+        let at = now.max(state.booked.earliest(state.rate.window));
         let number = state.booked.push(at);
         // Never before those who asked first.
         let at = state.booked.latest();
@@ -200,11 +249,11 @@ impl Throttle {
     /// When somebody who asked now would have his turn.
     pub fn opens_at(&self) -> Mono {
         let state = self.state();
-        let started = state.started.earliest(self.rate.window);
+        let started = state.started.earliest(state.rate.window);
         let returned = state.returned.first().map(|it| it.at);
         let booked = state
             .booked
-            .earliest(self.rate.window)
+            .earliest(state.rate.window)
             .max(state.booked.latest());
         started.max(returned.map_or(booked, |it| it.min(booked)))
     }
@@ -213,7 +262,7 @@ impl Throttle {
     /// at another moment.
     pub fn start(&self, now: Mono, booking: Booking) -> Result<(), Booking> {
         let mut state = self.state();
-        let at = booking.at.max(state.started.earliest(self.rate.window));
+        let at = booking.at.max(state.started.earliest(state.rate.window));
         if now < at {
             return Err(Booking { at, ..booking });
         }
@@ -229,7 +278,8 @@ impl Throttle {
 
     /// When a turn really comes: later than booked if those before it were late.
     pub fn due(&self, booking: Booking) -> Booking {
-        let at = self.state().started.earliest(self.rate.window);
+        let state = self.state();
+        let at = state.started.earliest(state.rate.window);
         Booking {
             at: booking.at.max(at),
             ..booking
@@ -248,7 +298,7 @@ impl Throttle {
     fn is_clear(&self, now: Mono) -> bool {
         let state = self.state();
         let last = state.started.latest().max(state.booked.latest());
-        state.started.next == 0 || last + self.rate.window <= now
+        state.started.next == 0 || last + state.rate.window <= now
     }
 
     /// Held for some tens of instructions. A panic in them would have left whole numbers behind.
@@ -309,6 +359,62 @@ mod tests {
         assert_eq!(read("0/60"), Some(None));
         for text in ["", "x", "-1", "1/0", "1/", "/1", "1/x", "99999999999"] {
             assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_rate_counts_what_has_started() {
+        let throttle = Throttle::new("t", rate("5/10"));
+        let start = |now: u64| {
+            let now = Mono(now * MS);
+            let booking = throttle.due(throttle.book(now));
+            throttle.start(now, booking).map_err(|it| {
+                throttle.give_back(it);
+                it.at.0 / MS
+            })
+        };
+        for second in 0..5 {
+            assert_eq!(start(1_000 + second), Ok(()));
+        }
+        assert_eq!(start(2_000), Err(11_000));
+        throttle.set_rate(rate("2/10"));
+        assert_eq!(start(11_002), Err(11_003), "two of the five count");
+        assert_eq!(start(11_003), Ok(()));
+        throttle.set_rate(rate("8/10"));
+        for _ in 0..6 {
+            assert_eq!(start(11_003), Ok(()));
+        }
+        assert_eq!(start(11_003), Err(11_004), "one of before, one and six");
+        throttle.set_rate(rate("1/1"));
+        assert_eq!(start(11_500), Err(12_003));
+        assert_eq!(start(12_003), Ok(()));
+    }
+
+    #[test]
+    fn rates_that_change_at_random_are_kept_in_between() {
+        for seed in 0..30 {
+            let mut prng = Prng::new(seed);
+            let throttle = Throttle::new("t", rate("3/1"));
+            let mut now = Mono(prng.below(1_000_000));
+            let mut starts = Vec::new();
+            for round in 0..20 {
+                let most = if round % 10 == 0 { 9_000 } else { 50 };
+                let count = 1 + prng.below(most) as u32;
+                let window = Duration::from_millis(1 + prng.below(2_000));
+                let rate = Rate { count, window };
+                throttle.set_rate(rate);
+                starts.clear();
+                for _ in 0..prng.below(3 * u64::from(count)) {
+                    let booking = throttle.due(throttle.book(now));
+                    now = now.max(booking.at) + Duration::from_micros(prng.below(300));
+                    if throttle.start(now, throttle.due(booking)).is_ok() {
+                        starts.push(now);
+                    }
+                }
+                if starts.len() > count as usize {
+                    assert_kept(rate, &starts);
+                }
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use crate::config::{Checked, Config, Diagnostic, Severity, SpoolSync};
 use crate::control::dns::Dns;
 use crate::control::http;
 use crate::control::journal::Journal;
+use crate::control::learnt::{Learnt, LearntSender};
 use crate::control::management::protocol::{ConfigOnDisk, ReloadData};
 use crate::control::management::{Asked, Facts, Server, Surroundings, disk_space, unnamed_binding};
 use crate::control::orders::Registry;
@@ -179,6 +180,8 @@ fn spawn_shards(
 /// A running engine.
 pub struct Process {
     control: Option<JoinHandle<Ended>>,
+    /// Brings to disk what adaptive delivery learns.
+    keeper: Option<JoinHandle<()>>,
     shards: Vec<JoinHandle<()>>,
     state: Arc<State>,
     _lock: SpoolLock,
@@ -251,9 +254,7 @@ impl Process {
         let books = Books::open(&config, &lock, clock, &options.notice)?;
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
         let mut setups = setups.map_err(Refused::new)?;
-        setups
-            .iter_mut()
-            .for_each(|it| it.orders = books.orders.snapshot());
+        books.fill(&mut setups);
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let boot = Boot {
             config,
@@ -269,7 +270,8 @@ impl Process {
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
-        let heard = (from_shards_rx, requests_rx, books.heard);
+        let (learnt, keeper) = state.keep(books.learnt)?;
+        let heard = (from_shards_rx, requests_rx, books.heard, learnt);
         let control = Control::start(state.clone(), port, ready, heard)?;
         if late {
             state.clone().recover(recovery)?;
@@ -280,6 +282,7 @@ impl Process {
         drop(from_shards);
         let mut process = Process {
             control: Some(control),
+            keeper: Some(keeper),
             shards,
             state,
             _lock: lock,
@@ -329,6 +332,10 @@ impl Process {
         };
         for shard in self.shards.drain(..) {
             let _ = shard.join();
+        }
+        // Control is gone, and nothing more comes.
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
         }
         if let Some(why) = self.state.failed.get() {
             return Ended::Failed(why.clone());
@@ -400,6 +407,14 @@ impl State {
             stopping: OnceLock::new(),
             failed: OnceLock::new(),
         }))
+    }
+
+    /// Starts what keeps what adaptive delivery learns.
+    fn keep(self: &Arc<State>, learnt: Learnt) -> Result<(LearntSender, JoinHandle<()>), Refused> {
+        let (clock, say) = (self.clock, self.options.notice.clone());
+        let complain = move |text: &str| say(Level::Error, text);
+        let kept = learnt.keep(self.journal.clone(), move || clock.now().wall, complain);
+        kept.map_err(|error| Refused::new(format!("E106 no thread for the ledger: {error}")))
     }
 
     fn config(&self) -> Arc<Config> {
@@ -633,6 +648,7 @@ type Heard = (
     mpsc::UnboundedReceiver<FromShard>,
     mpsc::Receiver<Request>,
     mpsc::UnboundedReceiver<Arc<Orders>>,
+    LearntSender,
 );
 
 impl Control {
@@ -673,7 +689,7 @@ impl Control {
         spawned.map_err(|error| Refused::new(format!("E106 no thread for control: {error}")))
     }
 
-    async fn run(self, (shards, requests, orders): Heard) -> Ended {
+    async fn run(self, (shards, requests, orders, learnt): Heard) -> Ended {
         let Control {
             state,
             server,
@@ -714,6 +730,7 @@ impl Control {
         });
         let ready = (ready, state.boot.reading.clone());
         Switchboard::new(port, dns, notice, ready, (registry, orders))
+            .keeping(learnt)
             .run(shards, requests)
             .await
     }

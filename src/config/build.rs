@@ -18,6 +18,7 @@ use super::parse::Item;
 use super::parse::RawValue;
 use super::parse::Word;
 use super::parse::parse;
+use super::rules;
 use super::source::FILE_BYTES_MAX;
 use super::source::FILES_MAX;
 use super::source::SourceFile;
@@ -227,6 +228,10 @@ impl Builder<'_, '_> {
         }
         match value::parse_value(&spec.kind, &raw) {
             Err(it) => {
+                if !rules::owed(kind).is_empty() {
+                    // It is not missing, only wrong.
+                    self.built.tree.mark_incomplete(scope);
+                }
                 let message = format!("{}: {}", name.text, it.message);
                 self.error_near(it.code, it.span, message, it.expected, it.suggestion);
             }
@@ -420,6 +425,10 @@ impl Builder<'_, '_> {
                 Some(it) => Ok((it.to_string(), Matcher::Address(it))),
                 None => Err(("E016", "is not an address with a port".to_string())),
             },
+            Naming::Text => match word.text.chars().any(char::is_control) {
+                true => Err(("E016", "contains a control character".to_string())),
+                false => Ok((word.text.clone(), Matcher::Exact)),
+            },
             Naming::Network => match nets::parse_net(&word.text) {
                 Some(it) => Ok((it.to_string(), Matcher::Network(it))),
                 None => Err(("E016", "is not an address or network".to_string())),
@@ -472,6 +481,7 @@ fn example_of(naming: Naming) -> &'static str {
         Naming::Domain => "\"example.com\" or \"/pattern/\"",
         Naming::Host => "\"mx.example.com\", \"192.0.2.1\" or \"/pattern/\"",
         Naming::Address => "\"127.0.0.1:25\", \"[::1]:25\" or \":25\"",
+        Naming::Text => "\"a name of your choice\"",
         Naming::Network => "\"10.0.0.0/8\" or \"192.0.2.1\"",
     }
 }

@@ -11,6 +11,7 @@ use super::options;
 use super::options::OPTIONS;
 use super::options::OptionId;
 use super::resolve;
+use super::rules::RuleBook;
 use super::settings::Binding;
 use super::settings::BindingGroup;
 use super::settings::BindingIndex;
@@ -60,6 +61,7 @@ pub struct Config {
     smtp_listens: Vec<ScopeId>,
     http_listens: Vec<ScopeId>,
     has_hosts: bool,
+    rules: RuleBook,
     digest: u64,
     global: Option<GlobalSettings>,
     binding_settings: Vec<BindingSettings>,
@@ -79,6 +81,7 @@ impl Config {
             .iter()
             .enumerate()
             .map(|(id, row)| (row.name, id as OptionId));
+        let rules = RuleBook::of(&sources, &tree);
         let mut config = Config {
             sources,
             environment,
@@ -92,6 +95,7 @@ impl Config {
             smtp_listens: Vec::new(),
             http_listens: Vec::new(),
             has_hosts,
+            rules,
             digest: 0,
             global: None,
             binding_settings: Vec::new(),
@@ -420,6 +424,10 @@ impl Config {
     }
 
     // For the other parts of this module.
+
+    pub(super) fn rule_book(&self) -> &RuleBook {
+        &self.rules
+    }
 
     pub(super) fn sources(&self) -> &Sources {
         &self.sources

@@ -12,6 +12,7 @@ use super::diagnostic::near_miss;
 use super::fallback;
 use super::findings::Findings;
 use super::resolve;
+use super::rules;
 use super::settings::Shards;
 use super::settings::SpoolSync;
 use super::source::Span;
@@ -43,6 +44,7 @@ pub fn check(config: &Config, findings: &mut Findings) {
     checker.classes();
     checker.oversights();
     checker.closed_listeners();
+    checker.adaptive_rules();
 }
 
 /// What this version does not do, printed by every check.
@@ -234,6 +236,28 @@ impl<'a> Checker<'a> {
                 Diagnostic::whole(Severity::Warning, "W005", "no mail can come in over SMTP")
                     .expected("an ESMTP_Listener with a Listen stanza"),
             );
+        }
+    }
+
+    /// A rule has to say what it looks for and what it does; and nobody asks it where nothing
+    /// adapts.
+    fn adaptive_rules(&mut self) {
+        let config = self.config;
+        let mut enabled = self.settings_of("adaptive_enabled").into_iter();
+        let enabled = enabled.any(|(_, it)| it.value == Value::Bool(true));
+        for (_, scope) in config.tree().all() {
+            let owed = rules::owed(scope.kind);
+            let is_missing =
+                |it: &&&str| !scope.is_incomplete && !scope.settings.contains_key(&config.id(it));
+            if let Some(option) = owed.iter().find(is_missing) {
+                let message = format!("this {} has no {option}", scope.kind.words());
+                self.error("E042", scope.span, message, format!("{option} = ( … )"));
+            }
+            if !owed.is_empty() && !enabled {
+                let message = format!("this {} has no effect", scope.kind.words());
+                let expected = "adaptive_enabled = true in some scope";
+                self.warning("W014", scope.span, message, expected);
+            }
         }
     }
 

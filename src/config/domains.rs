@@ -40,6 +40,17 @@ impl Pattern {
         })
     }
 
+    /// The text between the slashes.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// True if some part of a text matches, which whoever has it keeps short; a match that needs
+    /// too many steps does not.
+    pub fn finds(&self, text: &str) -> bool {
+        self.regex.is_match(text).unwrap_or(false)
+    }
+
     /// True if some part of the name matches; a match that needs too many steps does not.
     pub fn matches(&self, name: &str) -> bool {
         name.len() <= NAME_BYTES_MAX && self.regex.is_match(name).unwrap_or(false)

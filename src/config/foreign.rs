@@ -1,6 +1,8 @@
 //! Names that Momentum knows and this version does not act on. They are refused as such: a name
 //! that is silently accepted is a setting that its writer believes in.
 
+use super::options;
+
 /// Options of Momentum 4 that are not supported.
 const OPTIONS: &[&str] = &[
     "_unsafe_spool",
@@ -8,10 +10,7 @@ const OPTIONS: &[&str] = &[
     "adaptive_backstore_failure_penalty",
     "adaptive_cache_size",
     "adaptive_cache_ttl",
-    "adaptive_enabled",
     "adaptive_manage_options",
-    "adaptive_max_outbound_connections",
-    "adaptive_notification_interval",
     "adaptive_retry_fuzz",
     "adaptive_stats_period",
     "adaptive_unmanage_options",
@@ -58,8 +57,6 @@ const OPTIONS: &[&str] = &[
     "generate_bounces",
     "generate_delay_dsn",
     "growbuf_size",
-    "high_action",
-    "high_threshold",
     "hot_domains",
     "inbound_throttle_messages",
     "inline_transfail_processing",
@@ -70,8 +67,6 @@ const OPTIONS: &[&str] = &[
     "local_changes_file",
     "local_changes_only",
     "log_base",
-    "low_action",
-    "low_threshold",
     "mail_queue_check_vm_interval",
     "match_cache_life",
     "max_recipients_per_connection",
@@ -124,7 +119,6 @@ const OPTIONS: &[&str] = &[
 /// Stanzas and modules of Momentum 4 that are not supported.
 const STANZAS: &[&str] = &[
     "adaptive",
-    "adaptive_sweep_rule",
     "alerting",
     "bounce_classifier",
     "bounce_classifier_override",
@@ -184,7 +178,8 @@ const PREFIXES: &[&str] = &[
 /// True if Momentum has an option of this name and Pelton does not.
 pub fn is_foreign_option(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    OPTIONS.contains(&name.as_str()) || PREFIXES.iter().any(|it| name.starts_with(it))
+    let of_family = || PREFIXES.iter().any(|it| name.starts_with(it));
+    OPTIONS.contains(&name.as_str()) || of_family() && options::find(&name).is_none()
 }
 
 /// True if Momentum has a stanza or module of this name and Pelton does not.
@@ -199,6 +194,7 @@ pub fn advice(name: &str) -> Option<&'static str> {
         return Some("no such line: Pelton does not sign mail");
     }
     match name.as_str() {
+        "adaptive" => Some("adaptive_enabled = true, in any scope"),
         "suppress_spool" | "_unsafe_spool" => Some("Spool_Sync = none if losing mail is fine"),
         "delivery_method" => Some("no such line: delivery is always by ESMTP"),
         "fully_resolve_before_smtp" => Some("no such line: hosts are always resolved first"),

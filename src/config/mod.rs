@@ -10,6 +10,7 @@
 //! domain in binding in group, domain in binding, domain in group, binding, group, domain, global.
 //! In one container the exact domain comes first, then matching patterns in declaration order.
 
+pub mod adaptive;
 mod build;
 mod checked;
 mod checks;
@@ -24,6 +25,7 @@ mod nets;
 mod options;
 mod parse;
 mod resolve;
+mod rules;
 mod settings;
 mod source;
 mod spec;

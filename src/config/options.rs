@@ -1,6 +1,7 @@
 //! Every option, once. The reference page, the checks, the fallback and the settings all read this
 //! table; there is no second list.
 
+use super::adaptive;
 use super::spec::Kind;
 use super::spec::OptionSpec;
 use super::spec::ScopeKind;
@@ -50,6 +51,8 @@ const SMTP_HTTP: &[ScopeKind] = &[
 ];
 
 const CLASS: &[ScopeKind] = &[ScopeKind::PriorityClass];
+const RULE: &[ScopeKind] = &[ScopeKind::AdaptiveRule];
+const SWEEP_RULE: &[ScopeKind] = &[ScopeKind::AdaptiveSweepRule];
 
 /// A timeout of one protocol step: a millisecond to a day.
 const TIMEOUT: Kind = Kind::Duration {
@@ -409,6 +412,143 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("convert")
     .doc("8-bit mail for a host without 8BITMIME: convert it, send it as is, or fail it."),
+    // Adaptive delivery.
+    row("adaptive_enabled", Kind::Bool, DELIVERY)
+        .default("false")
+        .doc("Let limits follow what receiving hosts answer, between the ranges below."),
+    row(
+        "adaptive_rules",
+        Kind::Word(&["augment", "replace"]),
+        DELIVERY,
+    )
+    .default("augment")
+    .doc(
+        "augment: adaptive_rule stanzas are asked before the built-in rules; replace: there \
+             are no others.",
+    ),
+    row("adaptive_adjustment_interval", WAIT, DELIVERY)
+        .default("60")
+        .doc(
+            "The longest time between two steps of a limit on its way back to where trouble \
+             began; after trouble that was soon over the steps follow sooner.",
+        ),
+    row("adaptive_positive_adjustment_interval", WAIT, DELIVERY)
+        .default("3600")
+        .doc(
+            "The time in which a limit is found out that a receiver has lifted: after an eighth \
+             to a half of it without trouble, steps beyond the last known limit begin.",
+        ),
+    row(
+        "adaptive_outbound_throttle_messages",
+        Kind::Adaptive(adaptive::Kind::Rates),
+        DELIVERY,
+    )
+    .default("1/3600 0")
+    .doc("Range of the message rate. A bare number counts in an hour; 0 at the end is no limit."),
+    row(
+        "adaptive_max_outbound_connections",
+        Kind::Adaptive(adaptive::Kind::Counts),
+        DELIVERY,
+    )
+    .default("1 1000000")
+    .doc("Range of max_outbound_connections, which stays the most in any case."),
+    row(
+        "adaptive_max_deliveries_per_connection",
+        Kind::Adaptive(adaptive::Kind::Counts),
+        DELIVERY,
+    )
+    .default("1 1000000")
+    .doc("Range of max_deliveries_per_connection, which stays the most unless it is 0."),
+    row(
+        "adaptive_retry_interval",
+        Kind::Adaptive(adaptive::Kind::Durations),
+        DELIVERY,
+    )
+    .default("60 43200")
+    .doc("Range of retry_interval where a rule changes it."),
+    row(
+        "adaptive_max_retry_interval",
+        Kind::Adaptive(adaptive::Kind::Durations),
+        DELIVERY,
+    )
+    .default("60 86400")
+    .doc("Range of max_retry_interval where a rule changes it."),
+    row("adaptive_attempt_threshold", count(1), DELIVERY)
+        .default("2000")
+        .doc("Attempts of an hour below which no rate of failures is looked at."),
+    row("adaptive_sweep_rule_enabled", Kind::Bool, DELIVERY)
+        .default("true")
+        .doc("Whether adaptive_sweep_rule stanzas apply here."),
+    row("adaptive_default_suspension_enabled", Kind::Bool, DELIVERY)
+        .default("false")
+        .doc(
+            "Suspend a binding and domain when more than \
+             adaptive_rejection_rate_suspension_percentage of an hour's attempts fail for good.",
+        ),
+    row("adaptive_default_suspension", WAIT, DELIVERY)
+        .default("14400")
+        .doc("How long such a suspension lasts."),
+    row(
+        "adaptive_rejection_rate_suspension_percentage",
+        Kind::Adaptive(adaptive::Kind::Percent),
+        DELIVERY,
+    )
+    .default("20")
+    .doc("Permanent failures of an hour's attempts above which it begins."),
+    row("adaptive_notification_interval", WAIT, DELIVERY)
+        .default("3600")
+        .doc(
+            "How often pelton changes tells of one limit of one binding and domain that it has \
+             moved; suspensions are always told, and the event log has every move.",
+        ),
+    row("domains", Kind::Domains, RULE).doc(
+        "Domains of a rule, as queues have them: exact, *.name, /pattern/. Neither domains nor \
+         hosts: all.",
+    ),
+    row("hosts", Kind::Domains, RULE)
+        .doc("Names of receiving hosts of a rule, likewise; a rule applies where either matches."),
+    row("code", Kind::Adaptive(adaptive::Kind::Patterns), RULE)
+        .doc("What the reply says, code and text: one of these patterns."),
+    row("trigger", Kind::Adaptive(adaptive::Kind::Trigger), RULE)
+        .default("1")
+        .doc("Matches that make the rule act: the Nth, or more than N in W seconds for N/W."),
+    row("phase", Kind::Adaptive(adaptive::Kind::Stages), RULE)
+        .default("connect banner ehlo mailfrom rcptto data final")
+        .doc("Stages of the session at which the reply is given."),
+    row("action", Kind::Adaptive(adaptive::Kind::Actions), RULE)
+        .doc("What the rule does, one or more pairs."),
+    row("message", Kind::Adaptive(adaptive::Kind::Text), RULE)
+        .doc("A sentence for whoever reads of it."),
+    row("codes", Kind::Adaptive(adaptive::Kind::Codes), SWEEP_RULE)
+        .doc("Bounce classes whose rates are added up."),
+    row(
+        "low_threshold",
+        Kind::Adaptive(adaptive::Kind::Percent),
+        SWEEP_RULE,
+    )
+    .default("5")
+    .doc("Percent of the attempts above which low_action is taken."),
+    row(
+        "low_action",
+        Kind::Adaptive(adaptive::Kind::Actions),
+        SWEEP_RULE,
+    )
+    .default("throttle down")
+    .doc("What is done then."),
+    row(
+        "high_threshold",
+        Kind::Adaptive(adaptive::Kind::Percent),
+        SWEEP_RULE,
+    )
+    .default("10")
+    .doc("Percent of the attempts above which high_action is taken instead."),
+    row(
+        "high_action",
+        Kind::Adaptive(adaptive::Kind::Actions),
+        SWEEP_RULE,
+    )
+    .default("suspend 14400")
+    .doc("What is done then."),
     // Reception.
     row("relay_hosts", Kind::Networks, SMTP)
         .default("")

@@ -11,6 +11,7 @@ use crate::types::flow::CLASS_TRANSACTIONAL;
 use super::checked::Config;
 use super::options;
 use super::options::OptionId;
+use super::rules;
 use super::settings::Aggressiveness;
 use super::settings::Binding;
 use super::settings::BindingChoice;
@@ -42,13 +43,13 @@ pub const SEGMENT_OVERHEAD_BYTES: u64 = 64 << 10;
 const MESSAGE_BYTES_DEFAULT: u64 = 50 << 20;
 
 /// A chain with readers by type.
-struct Reader<'a> {
-    config: &'a Config,
-    chain: Vec<ScopeId>,
+pub struct Reader<'a> {
+    pub config: &'a Config,
+    pub chain: Vec<ScopeId>,
 }
 
 impl<'a> Reader<'a> {
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
         let id = self.config.id(name);
         let set = self
             .config
@@ -57,7 +58,7 @@ impl<'a> Reader<'a> {
         set.or_else(|| self.config.preset(id))
     }
 
-    fn bool(&self, name: &str) -> bool {
+    pub fn bool(&self, name: &str) -> bool {
         self.get(name) == Some(&Value::Bool(true))
     }
 
@@ -68,11 +69,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn count(&self, name: &str) -> u32 {
+    pub fn count(&self, name: &str) -> u32 {
         u32::try_from(self.int(name)).unwrap_or(u32::MAX)
     }
 
-    fn duration(&self, name: &str) -> Duration {
+    pub fn duration(&self, name: &str) -> Duration {
         match self.get(name) {
             Some(Value::Duration(value)) => *value,
             other => unreachable!("{name} is a duration with a preset, not {other:?}"),
@@ -91,7 +92,7 @@ impl<'a> Reader<'a> {
         self.config.shared_rate(&self.chain, name)
     }
 
-    fn word(&self, name: &str) -> Option<&'static str> {
+    pub fn word(&self, name: &str) -> Option<&'static str> {
         match self.get(name) {
             Some(Value::Word(word)) => Some(word),
             _ => None,
@@ -291,6 +292,7 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
         },
         drop_body_after_trans_fail: it.count("drop_body_after_trans_fail"),
         max_resident_active_queue: it.int("max_resident_active_queue"),
+        adaptive: rules::settings(&it),
     }
 }
 

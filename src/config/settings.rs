@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::base::throttle::Rate;
 
+use super::adaptive::AdaptiveSettings;
 use super::domains::DomainSet;
 use super::nets::NetSet;
 use super::nets::ProhibitedHosts;
@@ -302,6 +303,8 @@ pub struct DeliverySettings {
     pub drop_body_after_trans_fail: u32,
     /// Bodies of one active queue in memory; -1: no limit of its own; 0: none.
     pub max_resident_active_queue: i64,
+    /// Nothing unless `adaptive_enabled`.
+    pub adaptive: Option<Arc<AdaptiveSettings>>,
 }
 
 /// A rate, and what shares it.

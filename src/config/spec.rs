@@ -3,6 +3,8 @@
 
 use crate::types::flow::FLOW_NAME_BYTES_MAX;
 
+use super::adaptive;
+
 /// Where a statement may stand. A `domain` in a binding is the same kind of scope as one in global;
 /// what tells them apart is the scope around them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +21,8 @@ pub enum ScopeKind {
     SmtpPeer,
     HttpListener,
     HttpListen,
+    AdaptiveRule,
+    AdaptiveSweepRule,
 }
 
 impl ScopeKind {
@@ -37,6 +41,8 @@ impl ScopeKind {
             ScopeKind::SmtpPeer => "Peer",
             ScopeKind::HttpListener => "HTTP_Listener",
             ScopeKind::HttpListen => "Listen of an HTTP_Listener",
+            ScopeKind::AdaptiveRule => "adaptive_rule",
+            ScopeKind::AdaptiveSweepRule => "adaptive_sweep_rule",
         }
     }
 }
@@ -58,6 +64,8 @@ pub enum Naming {
     Address,
     /// An address or a network.
     Network,
+    /// Any text of one line.
+    Text,
 }
 
 /// A stanza that exists.
@@ -146,6 +154,26 @@ pub const STANZAS: &[StanzaSpec] = &[
         parents: &[ScopeKind::SmtpListener, ScopeKind::SmtpListen],
         naming: Naming::Network,
     },
+    StanzaSpec {
+        name: "adaptive_rule",
+        kind: ScopeKind::AdaptiveRule,
+        parents: DELIVERY_SCOPES,
+        naming: Naming::Text,
+    },
+    StanzaSpec {
+        name: "adaptive_sweep_rule",
+        kind: ScopeKind::AdaptiveSweepRule,
+        parents: DELIVERY_SCOPES,
+        naming: Naming::Text,
+    },
+];
+
+/// Scopes that say how mail for a (binding, domain) pair is sent.
+const DELIVERY_SCOPES: &[ScopeKind] = &[
+    ScopeKind::Global,
+    ScopeKind::BindingGroup,
+    ScopeKind::Binding,
+    ScopeKind::Domain,
 ];
 
 /// The type of an option, with its bounds.
@@ -214,6 +242,7 @@ pub enum Kind {
     Routes,
     /// `host:port`.
     Target,
+    Adaptive(adaptive::Kind),
 }
 
 /// What an option is when no scope sets it.
@@ -326,6 +355,8 @@ const FALLBACK: &[(ScopeKind, &str)] = &[
     (ScopeKind::SmtpListener, "ESMTP_Listener"),
     (ScopeKind::HttpListen, "HTTP_Listener::Listen"),
     (ScopeKind::HttpListener, "HTTP_Listener"),
+    (ScopeKind::AdaptiveRule, "adaptive_rule"),
+    (ScopeKind::AdaptiveSweepRule, "adaptive_sweep_rule"),
     (ScopeKind::Global, "global"),
 ];
 
@@ -359,6 +390,7 @@ impl Kind {
             Kind::Domains => "list of domains",
             Kind::Routes => "list of routes",
             Kind::Target => "host with port",
+            Kind::Adaptive(kind) => kind.type_name(),
         }
     }
 
@@ -427,6 +459,7 @@ impl Kind {
                 \"smtp://host?pref=N&port=N&type=mx|a\""
                 .to_string(),
             Kind::Target => "\"host:port\" or \"address:port\"".to_string(),
+            Kind::Adaptive(kind) => kind.expectation().to_string(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::base::throttle::Rate;
 use crate::base::units;
 use crate::types::flow::FLOW_NAME_BYTES_MAX;
 
+use super::adaptive;
 use super::diagnostic::near_miss;
 use super::domains;
 use super::domains::DomainSet;
@@ -56,6 +57,7 @@ pub enum Value {
     Domains(Arc<DomainSet>),
     Routes(Arc<[RouteItem]>),
     Target(StaticTarget),
+    Adaptive(adaptive::Value),
 }
 
 /// Why a value was refused.
@@ -90,6 +92,12 @@ pub fn parse_value(kind: &Kind, raw: &RawValue) -> Result<Value, ValueError> {
         Kind::ProhibitedHosts => prohibited_hosts(kind, raw),
         Kind::Domains => domain_set(kind, raw),
         Kind::Routes => routes(kind, raw),
+        Kind::Adaptive(of) => {
+            let words = words(kind, raw)?;
+            let texts: Vec<&str> = words.iter().map(|it| it.text.as_str()).collect();
+            let parsed = adaptive::parse(*of, &texts).map(Value::Adaptive);
+            parsed.map_err(|(at, why)| refuse_at(kind, raw, words.get(at).copied(), &why))
+        }
         _ => scalar(kind, one(kind, raw)?),
     }
 }
@@ -146,6 +154,20 @@ fn refuse(kind: &Kind, word: &Word, code: &'static str, why: &str) -> ValueError
         message: format!("\"{shown}\" {why}"),
         expected: kind.expectation(),
         suggestion: None,
+    }
+}
+
+/// The same for a word of a list, or for the list if it has no such word.
+fn refuse_at(kind: &Kind, raw: &RawValue, word: Option<&Word>, why: &str) -> ValueError {
+    match word {
+        Some(word) => refuse(kind, word, "E020", why),
+        None => ValueError {
+            span: raw.span(),
+            code: "E020",
+            message: format!("the list {why}"),
+            expected: kind.expectation(),
+            suggestion: None,
+        },
     }
 }
 
@@ -486,6 +508,7 @@ impl core::fmt::Display for Value {
                 let items = routes.iter().map(target::route_text);
                 f.write_str(&list_text(items))
             }
+            Value::Adaptive(value) => write!(f, "{value}"),
             Value::Target(StaticTarget { host, port }) => {
                 f.write_str(&quoted(&format!("{host}:{port}")))
             }

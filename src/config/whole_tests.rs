@@ -177,7 +177,11 @@ fn every_value_reaches_its_field() {
 /// A row that no reader names would be parsed and ignored.
 #[test]
 fn every_option_of_the_table_is_read() {
-    let readers = concat!(include_str!("resolve.rs"), include_str!("checks.rs"));
+    let readers = concat!(
+        include_str!("resolve.rs"),
+        include_str!("rules.rs"),
+        include_str!("checks.rs")
+    );
     for row in OPTIONS {
         assert!(
             readers.contains(&format!("\"{}\"", row.name)),

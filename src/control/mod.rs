@@ -1,9 +1,11 @@
 //! L6: what is slow, rare or needs a big library, on one thread of its own: DNS, the management
-//! socket, the HTTP listener, the journal, reload. It sees shards only through the bridge.
+//! socket, the HTTP listener, the journal, reload, and what adaptive delivery has learnt. It sees
+//! shards only through the bridge.
 
 pub mod dns;
 pub mod http;
 pub mod journal;
+pub mod learnt;
 pub mod ledger;
 pub mod management;
 pub mod metrics;

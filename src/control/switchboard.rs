@@ -5,6 +5,7 @@
 use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -18,7 +19,7 @@ use crate::control::management::Asked;
 use crate::control::orders::Registry;
 use crate::control::reading::Progress;
 use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
-use crate::engine::io::{Level, ToControl, ToShard};
+use crate::engine::io::{Adapted, Level, ToControl, ToShard};
 use crate::engine::query::{Answer, Query};
 use crate::spool;
 use crate::types::id::ShardId;
@@ -85,6 +86,8 @@ pub struct Switchboard {
     adopted: usize,
     /// Who keeps the operators' orders, and where those that hold come from.
     orders: (Arc<Registry>, UnboundedReceiver<Arc<Orders>>),
+    /// Where goes what adaptive delivery learns.
+    learnt: Option<Sender<Box<Adapted>>>,
 }
 
 type Resolved = (ShardId, Question, DnsAnswer);
@@ -112,7 +115,14 @@ impl Switchboard {
             reading,
             adopted: 0,
             orders,
+            learnt: None,
         }
+    }
+
+    /// Passes on what adaptive delivery learns.
+    pub fn keeping(mut self, learnt: Sender<Box<Adapted>>) -> Switchboard {
+        self.learnt = Some(learnt);
+        self
     }
 
     /// Runs until every shard has stopped or one has failed.
@@ -158,6 +168,12 @@ impl Switchboard {
             }
             FromShard::Engine(ToControl::HandedOut { .. }) => self.orders.0.handed_out(),
             FromShard::Engine(ToControl::Drained { .. }) => {}
+            FromShard::Engine(ToControl::Adapted(adapted)) => {
+                // Who keeps it says what is wrong.
+                if let Some(learnt) = &self.learnt {
+                    let _ = learnt.send(adapted);
+                }
+            }
             FromShard::Engine(ToControl::Adopted { .. }) => {
                 self.adopted += 1;
                 if self.adopted == self.port.shards() {

@@ -20,7 +20,7 @@ use crate::engine::Turn;
 use crate::engine::gather::{Gather, Start};
 use crate::engine::io::{Action, Level, Settled, ToControl, Unread};
 use crate::hose;
-use crate::hose::{EventFacts, Hose, RejectionFacts};
+use crate::hose::{AdaptiveFacts, EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
 use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId, Space};
 use crate::spool;
@@ -254,6 +254,11 @@ impl Home {
 
     pub fn rejected(&mut self, facts: &RejectionFacts<'_>) {
         self.hose.rejection(facts);
+    }
+
+    /// A limit has changed.
+    pub fn adapted(&mut self, facts: &AdaptiveFacts<'_>) {
+        self.hose.adaptive(facts);
     }
 
     /// Takes over what earlier starts have left. Its events are to be told again, under the same

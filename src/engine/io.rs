@@ -16,6 +16,7 @@ use crate::hose::HoseOp;
 use crate::log::Completion;
 use crate::log::DiskOp;
 use crate::log::Fault;
+use crate::shape::Saved;
 use crate::spool;
 use crate::spool::BodyAt;
 use crate::types::address::Address;
@@ -144,6 +145,8 @@ pub enum ToControl {
         level: Level,
         text: String,
     },
+    /// What adaptive delivery knows of a pair has changed. To be kept until the next start.
+    Adapted(Box<Adapted>),
     /// What earlier starts have left is taken over, though not all of it may be in the queues.
     Adopted {
         shard: ShardId,
@@ -187,6 +190,17 @@ pub struct Worked {
     pub unknown: u64,
     /// Nothing more will come of it here.
     pub over: bool,
+}
+
+/// What adaptive delivery knows of a pair now.
+pub struct Adapted {
+    pub shard: ShardId,
+    pub binding: Arc<str>,
+    pub domain: Arc<str>,
+    /// Nothing: there is nothing to keep any more.
+    pub saved: Option<Saved>,
+    /// Sentences for the journal of changes.
+    pub journal: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

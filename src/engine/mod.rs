@@ -33,13 +33,15 @@ use crate::engine::io::{
     Action, ConnId, Input, Level, MeshMessage, Outbox, Settled, Side, ToControl, ToShard,
 };
 use crate::engine::owner::Owner;
+use crate::engine::owner::adaptive::{Changed, Pair};
 use crate::engine::reception::Reception;
 use crate::engine::settings::{Generation, Identity};
 use crate::engine::stats::ShardStats;
-use crate::hose::Hose;
+use crate::hose::{AdaptiveFacts, Hose};
 use crate::inject::Resolution;
 use crate::log::Durable;
 use crate::queue::Budget;
+use crate::shape::Saved;
 use crate::spool;
 use crate::spool::Spool;
 use crate::types::id::{SHARDS_MAX, ShardId};
@@ -70,6 +72,8 @@ pub struct Setup {
     /// What earlier starts have left on disk. If that is not known yet, it comes later, as
     /// [`ToShard::Recovered`].
     pub recovered: Option<Box<spool::Home>>,
+    /// What adaptive delivery had learnt when the last run ended, of pairs that the shard owns.
+    pub learnt: Vec<(Pair, Saved)>,
 }
 
 /// What all stages of an engine may look at.
@@ -213,6 +217,7 @@ impl Engine {
             handed_out: false,
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
+        engine.owner.restore(setup.learnt);
         if let Some(found) = setup.recovered {
             engine.home.adopt(*found);
             engine.adopted = true;
@@ -522,6 +527,9 @@ impl Engine {
                     turn.out.push(Action::Mesh { to: home, message });
                 }
             }
+            for told in self.owner.told.drain(..) {
+                self.home.adapted(&facts_of(turn, &told));
+            }
             for settled in self.owner.settled.drain(..) {
                 let home = settled.home;
                 if home == turn.common.shard {
@@ -638,6 +646,28 @@ fn give(
         let content = content.cloned();
         let message = MeshMessage::Arrivals { content, arrivals };
         turn.out.push(Action::Mesh { to, message });
+    }
+}
+
+fn facts_of<'a>(turn: &Turn<'_>, told: &'a Changed) -> AdaptiveFacts<'a> {
+    let Changed {
+        binding,
+        domain,
+        change,
+    } = told;
+    AdaptiveFacts {
+        at: turn.now.wall,
+        binding,
+        domain,
+        what: change.what.as_str(),
+        from: change.from.as_deref(),
+        to: change.to.as_deref(),
+        until: change.until,
+        rule: &change.cause.rule,
+        count: change.cause.count,
+        reply: change.cause.reply.as_deref(),
+        stage: change.cause.stage.as_deref(),
+        host: change.cause.host.as_deref(),
     }
 }
 

@@ -51,6 +51,26 @@ pub struct RejectionFacts<'a> {
     pub bounce_class: u16,
 }
 
+/// A limit that adaptive delivery has changed, or a time without delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct AdaptiveFacts<'a> {
+    pub at: Wall,
+    pub binding: &'a str,
+    pub domain: &'a str,
+    /// The option, `suspension` or `blackhole`.
+    pub what: &'a str,
+    pub from: Option<&'a str>,
+    pub to: Option<&'a str>,
+    pub until: Option<Wall>,
+    /// The rule, or what else brought it about.
+    pub rule: &'a str,
+    /// How many answers it took.
+    pub count: u32,
+    pub reply: Option<&'a str>,
+    pub stage: Option<&'a str>,
+    pub host: Option<&'a str>,
+}
+
 /// Turns facts into lines. Holds only what makes that fast.
 #[derive(Default)]
 pub struct Writer {
@@ -59,6 +79,7 @@ pub struct Writer {
     /// The message id of the event being written: it is told thrice.
     id: Vec<u8>,
     rejections: u64,
+    changes: u64,
 }
 
 impl Writer {
@@ -107,6 +128,29 @@ impl Writer {
         }
         object.text("conn_stage", outcome.stage.as_str());
         object.flag("possible_duplicate", outcome.possible_duplicate);
+        object.end();
+    }
+
+    pub fn adaptive(&mut self, out: &mut Vec<u8>, shard: ShardId, facts: &AdaptiveFacts<'_>) {
+        self.changes += 1;
+        let mut object = Object::begin(out, &mut self.clock, "adaptive");
+        let id = format_args!("A{}-{:X}-{}", shard.0, facts.at.0, self.changes);
+        object.plain("event_id", id);
+        object.time("timestamp", facts.at);
+        object.text("binding", facts.binding);
+        object.lower("routing_domain", facts.domain);
+        object.text("limit", facts.what);
+        object.optional("from", facts.from);
+        object.optional("to", facts.to);
+        match facts.until {
+            Some(until) => object.time("until", until),
+            None => object.null("until"),
+        }
+        object.text("rule", facts.rule);
+        object.number("count", u64::from(facts.count));
+        object.optional("raw_reason", facts.reply);
+        object.optional("conn_stage", facts.stage);
+        object.optional("remote_host", facts.host);
         object.end();
     }
 

@@ -25,6 +25,7 @@ use crate::base::time::Wall;
 use crate::types::id::ShardId;
 use crate::types::outcome::Outcome;
 
+pub use event::AdaptiveFacts;
 pub use event::EventFacts;
 pub use event::RejectionFacts;
 pub use files::FileName;
@@ -360,6 +361,14 @@ impl Hose {
         let shard = self.shard;
         self.stage(self.released, |writer, out| {
             writer.rejection(out, shard, facts)
+        });
+    }
+
+    /// A change of a limit, which needs no commit either.
+    pub fn adaptive(&mut self, facts: &AdaptiveFacts<'_>) {
+        let shard = self.shard;
+        self.stage(self.released, |writer, out| {
+            writer.adaptive(out, shard, facts)
         });
     }
 

@@ -33,13 +33,15 @@ pub enum Cause {
     ConnectionLimit,
     /// A throttle of ours.
     Throttle,
+    /// A limit that adaptive delivery has set.
+    Adaptive,
     Suspended,
     /// A body on its way back from its home.
     BodyFetch,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 12] = [
+    pub const ALL: [Cause; 13] = [
         Cause::Idle,
         Cause::Ready,
         Cause::Delivering,
@@ -50,6 +52,7 @@ impl Cause {
         Cause::HostsFailing,
         Cause::ConnectionLimit,
         Cause::Throttle,
+        Cause::Adaptive,
         Cause::Suspended,
         Cause::BodyFetch,
     ];
@@ -67,6 +70,7 @@ impl Cause {
             Cause::HostsFailing => "hosts failing",
             Cause::ConnectionLimit => "connection limit",
             Cause::Throttle => "throttle",
+            Cause::Adaptive => "adaptive limit",
             Cause::Suspended => "suspended",
             Cause::BodyFetch => "body fetch",
         }

@@ -106,6 +106,7 @@ pub enum Fault {
     HostDropsReply,
     HostClosesInData,
     HostSlow,
+    HostRate,
 }
 
 /// One kind of check, named after the invariant that it belongs to.
@@ -135,6 +136,8 @@ pub enum Check {
     /// message begins that was not counted.
     Throttle,
     ThrottleCounts,
+    /// 4: what adaptive delivery sets stays within its ranges.
+    AdaptiveRange,
     /// 4: sessions of clients, per listener and per peer.
     SessionLimit,
     /// 4: recipients of a transaction, messages of a connection.
@@ -144,6 +147,8 @@ pub enum Check {
     /// 5: an attempt is not made before it is due, within one life and over a restart.
     NotBeforeDue,
     NotBeforeDueRestart,
+    /// 5: none while adaptive delivery has suspended its pair.
+    NotSuspended,
     /// 5: none after the message has expired.
     NotExpired,
     /// 6: a terminal event is the only one of its recipient.
@@ -202,7 +207,7 @@ pub const ACTS: [&str; 33] = [
     "stop listening",
 ];
 
-pub const FAULTS: [&str; 64] = [
+pub const FAULTS: [&str; 65] = [
     "process killed",
     "power cut",
     "process killed in recovery",
@@ -267,9 +272,10 @@ pub const FAULTS: [&str; 64] = [
     "host drops the reply",
     "host closes in data",
     "host slow",
+    "host rate",
 ];
 
-pub const CHECKS: [&str; 28] = [
+pub const CHECKS: [&str; 30] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
@@ -283,11 +289,13 @@ pub const CHECKS: [&str; 28] = [
     "4 connections per queue",
     "4 windows of throttles",
     "4 starts under throttles",
+    "4 adaptive limits in range",
     "4 sessions coming in",
     "4 batch and connection sizes",
     "4 source addresses",
     "5 not before due",
     "5 not before due after restart",
+    "5 not while suspended",
     "5 not after expiry",
     "6 one terminal event",
     "6 events fold to counters",
@@ -301,7 +309,7 @@ pub const CHECKS: [&str; 28] = [
 ];
 
 const _: () = assert!(Act::StopListening as usize + 1 == ACTS.len());
-const _: () = assert!(Fault::HostSlow as usize + 1 == FAULTS.len());
+const _: () = assert!(Fault::HostRate as usize + 1 == FAULTS.len());
 const _: () = assert!(Check::SameTrace as usize + 1 == CHECKS.len());
 
 impl Check {

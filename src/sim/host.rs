@@ -3,6 +3,7 @@
 //! from the engine's client.
 
 use core::net::IpAddr;
+use std::collections::VecDeque;
 
 use crate::base::prng::Prng;
 use crate::base::time::Wall;
@@ -14,6 +15,7 @@ use crate::sim::net::Receipt;
 use crate::sim::scenario::HostPlan;
 use crate::sim::scenario::Limits;
 use crate::sim::scenario::Manners;
+use crate::sim::scenario::SECOND;
 
 /// Something to send, and what then.
 pub struct Said {
@@ -55,6 +57,9 @@ pub struct Room<'a> {
     pub conn: usize,
     pub plan: &'a HostPlan,
     pub manners: Manners,
+    /// When the host took its last recipients.
+    pub taken: &'a mut VecDeque<u64>,
+    pub now_us: u64,
     pub limits: &'a Limits,
     pub converts: bool,
     pub prng: &'a mut Prng,
@@ -71,6 +76,27 @@ impl Room<'_> {
             self.ledger.counts.fault(fault);
         }
         happens
+    }
+
+    /// It has taken as much as it takes in ten seconds.
+    fn is_over_rate(&mut self) -> bool {
+        let most = self.manners.rate_max as usize;
+        if most == 0 {
+            return false;
+        }
+        while self
+            .taken
+            .front()
+            .is_some_and(|it| it + 10 * SECOND <= self.now_us)
+        {
+            self.taken.pop_front();
+        }
+        let over = self.taken.len() >= most;
+        match over {
+            true => self.ledger.counts.fault(Fault::HostRate),
+            false => self.taken.push_back(self.now_us),
+        }
+        over
     }
 
     fn say(&mut self, line: &str) {
@@ -271,6 +297,9 @@ impl HostSession {
         }
         if room.draw(room.manners.defers, Fault::HostDefers) {
             return answer("450 4.2.0 mailbox busy", room);
+        }
+        if room.is_over_rate() {
+            return answer("451 4.7.1 rate limit exceeded", room);
         }
         self.recipients.push(who);
         let (count, most) = (

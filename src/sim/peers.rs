@@ -40,6 +40,7 @@ const POLITE: Manners = Manners {
     closes_in_data: 0,
     thinks_us: 1_000,
     connections_max: 1_000,
+    rate_max: 0,
 };
 
 pub enum Peer {
@@ -290,6 +291,7 @@ impl World {
             true => POLITE,
             false => plan.manners,
         };
+        let taken = &mut self.host_taken[host];
         let (ends, domains) = (&self.ends, &self.scenario.domains);
         let is_live = |conn: usize| {
             ends.get(conn)
@@ -303,6 +305,8 @@ impl World {
             conn: number,
             plan,
             manners,
+            taken,
+            now_us: self.now_us,
             limits: &self.scenario.limits,
             converts: self.scenario.converts(),
             prng: &mut self.streams.hosts,

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use core::net::SocketAddr;
 
 use crate::engine::io::Action;
+use crate::engine::io::Adapted;
 use crate::engine::io::ConnId;
 use crate::engine::io::DialError;
 use crate::engine::io::Input;
@@ -22,6 +23,7 @@ use crate::sim::net::Conn;
 use crate::sim::net::Stage;
 use crate::sim::peers::Peer;
 use crate::sim::planted::Planted;
+use crate::sim::scenario::ADAPTIVE_RATE_MIN;
 use crate::sim::scenario::SECOND;
 use crate::sim::trace::digest;
 use crate::sim::world::End;
@@ -457,6 +459,21 @@ impl World {
         self.handle(to, Input::Mesh { from, message });
     }
 
+    fn keep_learnt(&mut self, adapted: Adapted) {
+        let pair = (adapted.binding.to_string(), adapted.domain.to_string());
+        let rates = adapted.saved.iter().filter_map(|it| it.rate);
+        for rate in rates {
+            let kept = rate.rate >= ADAPTIVE_RATE_MIN * 0.999 && rate.rate.is_finite();
+            self.ledger.check(Check::AdaptiveRange, kept, || {
+                format!("{pair:?} may send {} a second", rate.rate)
+            });
+        }
+        match adapted.saved {
+            Some(saved) => drop(self.learnt.insert(pair, saved)),
+            None => drop(self.learnt.remove(&pair)),
+        }
+    }
+
     fn at_control(&mut self, shard: usize, message: ToControl) {
         match message {
             ToControl::Resolve { question, .. } => {
@@ -470,6 +487,10 @@ impl World {
             ToControl::Notice { text, .. } => {
                 self.act(Act::Notice, shard, 0);
                 self.note(7, 0, || format!("{shard} notice: {text}"));
+            }
+            ToControl::Adapted(adapted) => {
+                self.act(Act::Notice, shard, 1);
+                self.keep_learnt(*adapted);
             }
             ToControl::Adopted { .. } => {
                 self.act(Act::Adopted, shard, 0);

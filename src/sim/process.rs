@@ -243,7 +243,16 @@ impl World {
             ..hose::Settings::default()
         };
         let existing = self.events.found(shard, shards);
+        let learnt = self.learnt.iter();
+        let learnt = learnt.filter(|((binding, domain), _)| {
+            crate::engine::owner_of(shards, binding, domain) == shard
+        });
+        let learnt = learnt.map(|((binding, domain), saved)| {
+            let pair = (binding.as_str().into(), domain.as_str().into());
+            (pair, saved.clone())
+        });
         let setup = Setup {
+            learnt: learnt.collect(),
             shard,
             shards,
             start: self.starts,

@@ -27,6 +27,10 @@ struct Seen {
     starts: VecDeque<Mono>,
 }
 
+/// What was given to a connection before a suspension may be sent for so long: every answer before
+/// it may take as long as a timeout.
+const SUSPENSION_SLACK_US: u64 = 60 * 1_000_000;
+
 /// How the name of a throttle of messages begins.
 const THROTTLED: &str = "outbound_throttle_messages of";
 
@@ -73,8 +77,40 @@ impl World {
         }
     }
 
+    /// A message begins at a host: not while its pair is suspended.
+    fn check_suspension(&mut self, number: usize, bytes: &[u8]) {
+        if self.learnt.is_empty() || memchr::memmem::find(bytes, b"RCPT TO:").is_none() {
+            return;
+        }
+        let peer = self.ends[number].as_deref().map(|end| &end.peer);
+        let Some(Peer::Host { source, .. }) = peer else {
+            return;
+        };
+        let bindings = self.scenario.bindings.iter();
+        let Some(binding) = bindings.into_iter().find(|it| it.address == *source) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(bytes);
+        let now_us = self.wall().0;
+        for line in text.split("RCPT TO:<").skip(1) {
+            let address = line.split('>').next().unwrap_or_default();
+            let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+            let pair = (binding.name.clone(), domain.to_lowercase());
+            let Some(stop) = self.learnt.get(&pair).and_then(|it| it.stop.as_ref()) else {
+                continue;
+            };
+            // What was on a connection when it began goes on.
+            let begun = stop.since_us + SUSPENSION_SLACK_US;
+            let kept = now_us < begun || now_us >= stop.until_us;
+            self.ledger.check(Check::NotSuspended, kept, || {
+                format!("{address} is tried by {} while it is suspended", pair.0)
+            });
+        }
+    }
+
     /// An engine sends these bytes.
     pub fn check_counted(&mut self, number: usize, bytes: &[u8]) {
+        self.check_suspension(number, bytes);
         let first = &self.scenario.bindings[0];
         let peer = self.ends[number].as_deref().map(|end| &end.peer);
         let is_first = matches!(peer, Some(Peer::Host { source, .. }) if *source == first.address);

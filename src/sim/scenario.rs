@@ -69,6 +69,8 @@ pub struct Manners {
     pub thinks_us: u64,
     /// Connections at a time; more get a 421.
     pub connections_max: u32,
+    /// Recipients in ten seconds; more are deferred. 0: no limit.
+    pub rate_max: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -164,6 +166,8 @@ pub struct Scenario {
     pub calm_us: u64,
     /// Nothing in runs without throttles.
     pub rates: Option<Rates>,
+    /// Delivery adapts.
+    pub adapts: bool,
     options: Options,
 }
 
@@ -246,6 +250,7 @@ impl Scenario {
             domains,
             hosts,
             calm_us,
+            adapts: throttles.chance(1, 2),
             rates: throttles.chance(1, 2).then(|| draw_rates(&mut throttles)),
             options,
         }
@@ -256,6 +261,9 @@ impl Scenario {
         let mut text = String::new();
         self.write_options(&mut text, shards, generation, prng);
         self.write_senders(&mut text);
+        if self.adapts {
+            text.push_str(ADAPTIVE);
+        }
         let limits = &self.limits;
         let _ = write!(
             text,
@@ -425,6 +433,22 @@ impl Scenario {
     }
 }
 
+/// Adaptive delivery in a run of minutes: its suspensions are over before the end, and a refusal of
+/// a session or of too much mail is met by rules of its own.
+const ADAPTIVE: &str = r#"
+adaptive_enabled = true
+adaptive_positive_adjustment_interval = 300
+adaptive_outbound_throttle_messages = ( "10/60" 0 )
+adaptive_retry_interval = ( 1 60 )
+adaptive_rule "no mail here" {
+  code = ( "/no mail here/" )
+  action = ( "transcode" "421 4.7.1 not now" "suspend" "120" )
+}
+"#;
+
+/// The least rate that it allows, per second.
+pub const ADAPTIVE_RATE_MIN: f64 = 10.0 / 60.0;
+
 /// Rates that let the mail of a run pass in minutes, and keep it waiting now and then.
 fn draw_rates(prng: &mut Prng) -> Rates {
     let mut rate = || {
@@ -496,6 +520,7 @@ fn draw_manners(prng: &mut Prng) -> Manners {
         drops_reply: now_and_then(6, 60),
         closes_in_data: now_and_then(4, 60),
         thinks_us: 1_000 + now_and_then(3, 3_000_000),
+        rate_max: now_and_then(3, 30) as u32,
         connections_max: match prng.chance(1, 4) {
             true => prng.between(1, 3) as u32,
             false => 1_000,

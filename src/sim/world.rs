@@ -1,12 +1,14 @@
 //! The world of a run: its clock, what happens next, and who takes part. One event is handled at a
 //! time; whatever follows from it is planned, so that nothing ever happens inside something else.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
 use crate::base::prng::Prng;
 use crate::base::time::Wall;
 use crate::engine::io::ToShard;
 use crate::log::OpId;
+use crate::shape::Saved;
 use crate::sim::client::Client;
 use crate::sim::counts::Check;
 use crate::sim::counts::Fault;
@@ -149,6 +151,8 @@ pub struct World {
     pub domains: Vec<Domain>,
     /// Connections that each host has open.
     pub host_loads: Vec<u32>,
+    /// When each host took its last recipients.
+    pub host_taken: Vec<VecDeque<u64>>,
     pub process: Option<Process>,
     /// What the process has yet to read of the spool.
     pub late: Option<Late>,
@@ -160,6 +164,8 @@ pub struct World {
     pub past: crate::engine::stats::ShardStats,
     /// What the last answer about a domain said of each of its queues.
     pub why: Vec<String>,
+    /// What adaptive delivery has learnt, as control keeps it.
+    pub learnt: BTreeMap<(String, String), Saved>,
     /// The last shutdown is under way.
     pub ending: bool,
     over: bool,
@@ -198,12 +204,14 @@ impl World {
             ends: Vec::new(),
             domains: scenario.domains.clone(),
             host_loads: vec![0; scenario.hosts.len()],
+            host_taken: vec![VecDeque::new(); scenario.hosts.len()],
             process: None,
             late: None,
             trouble_ended_us: 0,
             starts: 0,
             past: Default::default(),
             why: Vec::new(),
+            learnt: BTreeMap::new(),
             ending: false,
             over: false,
             ticks_ms: (0, 0),

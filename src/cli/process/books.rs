@@ -8,8 +8,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::cli::process::{Notice, Refused};
 use crate::config::Config;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
+use crate::control::learnt::Learnt;
 use crate::control::orders::Registry;
 use crate::control::startup::SpoolLock;
+use crate::engine::Setup;
 use crate::engine::io::Level;
 use crate::shard::clock::Clock;
 use crate::types::order::Orders;
@@ -19,6 +21,8 @@ pub(super) struct Books {
     pub orders: Arc<Registry>,
     /// Each set of orders from when it holds.
     pub heard: UnboundedReceiver<Arc<Orders>>,
+    /// What adaptive delivery has learnt.
+    pub learnt: Learnt,
 }
 
 impl Books {
@@ -47,11 +51,27 @@ impl Books {
             let now = clock.now().wall;
             let _ = journal.append(now, "operator", "pelton", &format!("E205 {sentence}"));
         }
+        let opened = Learnt::open(base, lock);
+        let (learnt, damage) =
+            opened.map_err(|error| Refused::new(format!("E101 {}: {error}", base.display())))?;
+        for sentence in damage {
+            notice(Level::Error, &format!("E205 {sentence}"));
+        }
         Ok(Books {
+            learnt,
             journal,
             orders: Arc::new(orders),
             heard,
         })
+    }
+
+    /// What shards have to know from the first moment on.
+    pub fn fill(&self, setups: &mut [Setup]) {
+        let shards = setups.len();
+        for setup in setups {
+            setup.orders = self.orders.snapshot();
+            setup.learnt = self.learnt.of_shard(setup.shard, shards);
+        }
     }
 }
 

@@ -117,6 +117,7 @@ pub(super) fn setups(
             hose: Hose::new(hose_settings, shard, existing),
             orders: Arc::default(),
             recovered: homes.as_mut().and_then(Iterator::next),
+            learnt: Vec::new(),
         });
     }
     Ok(setups)

@@ -10,7 +10,7 @@ use crate::engine::Turn;
 use crate::engine::io::{Action, DialError, Level};
 use crate::engine::owner::ending::Answered;
 use crate::engine::owner::openings::Opening;
-use crate::engine::owner::{OpenJob, Outgoing, Owner, Timer, Way, conn_id};
+use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Timer, Way, conn_id};
 use crate::engine::recorder::Flight;
 use crate::queue::{Cause, EntryId, QueueId};
 use crate::types::outcome::{Remote, Stage};
@@ -34,10 +34,7 @@ impl Owner {
                 outgoing.local = Some(local.ip());
                 outgoing.open = true;
                 // The clock of the banner starts now, not when the dialling began.
-                let settings = self
-                    .links
-                    .get(&queue)
-                    .map(|link| link.settings.session.clone());
+                let settings = self.links.get(&queue).map(Link::session_settings);
                 if let Some(settings) = settings {
                     outgoing.session = Session::new(turn.now, settings);
                 }
@@ -106,6 +103,7 @@ impl Owner {
     }
 
     fn host_failed(&mut self, turn: &mut Turn<'_>, key: Key, stage: Stage, reply: &Reply) {
+        let heeded = self.heed_refusal(turn, key, stage, reply);
         let Some(outgoing) = self.outgoing.get(key) else {
             return;
         };
@@ -113,8 +111,11 @@ impl Owner {
             return;
         };
         let rest = link.settings.delivery.host_failure_retry;
-        self.hosts
-            .failed(turn.now.mono, outgoing.host.address.ip(), rest);
+        // A host that says "not so many" is well.
+        if !heeded {
+            self.hosts
+                .failed(turn.now.mono, outgoing.host.address.ip(), rest);
+        }
         self.queues
             .note_reply(turn.now, outgoing.queue, (reply, stage), 1);
     }
@@ -178,7 +179,8 @@ impl Owner {
         self.touch(key);
     }
 
-    pub(super) fn start(&mut self, turn: &mut Turn<'_>, key: Key, job: OpenJob) {
+    pub(super) fn start(&mut self, turn: &mut Turn<'_>, key: Key, mut job: OpenJob) {
+        job.begun = turn.now.mono;
         let Some(content) = job.content.clone() else {
             return;
         };
@@ -198,8 +200,10 @@ impl Owner {
         match outgoing.session.start(turn.now, wanted, &mut events) {
             Ok(()) => outgoing.jobs.push(job),
             Err(_) => {
+                let queue = outgoing.queue;
                 let entries: Vec<_> = job.recipients.iter().map(|(entry, _)| *entry).collect();
                 self.queues.give_back(turn.now, &entries);
+                self.not_sent(turn, queue);
             }
         }
         self.handle_events(turn, key, &mut events);
@@ -277,11 +281,7 @@ impl Owner {
                     reply,
                 } => {
                     let possible_duplicate = false;
-                    let answer = Answered {
-                        stage,
-                        reply,
-                        possible_duplicate,
-                    };
+                    let answer = self.answer(turn, key, job, (stage, reply), possible_duplicate);
                     if let Some(id) = self.recipient(turn, key, job, token, answer) {
                         failed = Some(id);
                     }
@@ -300,14 +300,14 @@ impl Owner {
                         if reach == Reach::Unsent {
                             let entry = EntryId::from_bits(token.0);
                             self.queues.give_back(turn.now, &[entry]);
+                            if let Some(queue) = self.outgoing.get(key).map(|it| it.queue) {
+                                self.not_sent(turn, queue);
+                            }
                             continue;
                         }
                         let reply = reply.clone();
-                        let answer = Answered {
-                            stage,
-                            reply,
-                            possible_duplicate,
-                        };
+                        let answer =
+                            self.answer(turn, key, job, (stage, reply), possible_duplicate);
                         failed = self.recipient(turn, key, job, token, answer).or(failed);
                     }
                     self.done(key, job);
@@ -343,13 +343,30 @@ impl Owner {
     }
 
     fn ready(&mut self, key: Key) {
-        let Some(outgoing) = self.outgoing.get(key) else {
+        let Some(outgoing) = self.outgoing.get_mut(key) else {
             return;
         };
         self.hosts.succeeded(outgoing.host.address.ip());
         if let Some(link) = self.links.get_mut(&outgoing.queue) {
             link.trying_since = None;
             link.rests = 0;
+            if !core::mem::replace(&mut outgoing.let_in, true) {
+                link.let_in += 1;
+                if let Some(adaptive) = &mut link.adaptive {
+                    adaptive.shape.connected(link.let_in);
+                }
+            }
+        }
+    }
+
+    /// What was given to a connection has not left it.
+    fn not_sent(&mut self, turn: &Turn<'_>, queue: QueueId) {
+        if let Some(adaptive) = self
+            .links
+            .get_mut(&queue)
+            .and_then(|it| it.adaptive.as_mut())
+        {
+            adaptive.shape.unsent(turn.now);
         }
     }
 
@@ -357,6 +374,25 @@ impl Owner {
         if let Some(outgoing) = self.outgoing.get_mut(key) {
             outgoing.jobs.retain(|open| open.id != job);
             outgoing.proved = true;
+        }
+    }
+
+    fn answer(
+        &self,
+        turn: &Turn<'_>,
+        key: Key,
+        job: JobId,
+        (stage, reply): (Stage, Reply),
+        possible_duplicate: bool,
+    ) -> Answered {
+        let jobs = self.outgoing.get(key).map(|it| it.jobs.iter());
+        let job = jobs.and_then(|mut it| it.find(|open| open.id == job));
+        Answered {
+            stage,
+            reply,
+            possible_duplicate,
+            begun: job.map_or(turn.now.mono, |it| it.begun),
+            key: Some(key),
         }
     }
 
@@ -424,9 +460,11 @@ impl Owner {
         let Some(outgoing) = self.outgoing.remove(key) else {
             return;
         };
+        let had = outgoing.session.counts().delivered;
         let Outgoing {
             queue,
             host,
+            let_in,
             jobs,
             timer,
             places,
@@ -450,6 +488,7 @@ impl Owner {
         // With one connection less it looks for its own ways again, behind those who waited.
         self.lines.leave(queue);
         if let Some(link) = self.links.get_mut(&queue) {
+            link.let_in -= u32::from(let_in);
             link.drop_connection(key);
             if link.connections.is_empty()
                 && matches!(&link.plan, Way::Known(plan) if turn.now.mono >= plan.until)
@@ -457,6 +496,7 @@ impl Owner {
                 link.plan = Way::Unknown;
             }
         }
+        self.try_more_deliveries(turn, queue, had);
         self.mark(queue);
     }
 }

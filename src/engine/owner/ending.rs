@@ -4,13 +4,15 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::slab::Key;
 use crate::base::time::Mono;
 use crate::base::units;
 use crate::deliver::classify::{Verdict, verdict};
 use crate::engine::Turn;
 use crate::engine::io::{Level, Settled};
 use crate::engine::owner::{OpenJob, Owner};
-use crate::queue::{Batch, Ending, EntryId, Failed, GiveUp, QueueId};
+use crate::queue::{Batch, Ending, EntryId, Failed, GiveUp, QueueId, State};
+use crate::shape::Heed;
 use crate::types::address::Address;
 use crate::types::id::{MessageId, ShardId};
 use crate::types::message::Content;
@@ -42,6 +44,10 @@ pub(super) struct Answered {
     pub stage: Stage,
     pub reply: Reply,
     pub possible_duplicate: bool,
+    /// When began what is answered.
+    pub begun: Mono,
+    /// The connection that the answer came over.
+    pub key: Option<Key>,
 }
 
 impl Owner {
@@ -53,16 +59,17 @@ impl Owner {
         entry: EntryId,
         (recipient, content): (Address, Option<Arc<Content>>),
         remote: Option<Remote>,
-        answer: Answered,
+        mut answer: Answered,
     ) -> Option<MessageId> {
+        if self.waits_instead(turn, (queue, entry), remote.as_ref(), &mut answer) {
+            return self.queues.entry(entry).map(|it| it.message());
+        }
         let view = self.queues.entry(entry)?;
         let (message, home) = (view.message(), view.home());
         let (received, size, in_doubt) = (view.received(), view.size(), view.in_doubt());
-        self.queues
-            .note_reply(turn.now, queue, (&answer.reply, answer.stage), 1);
-        let counters = &mut turn.common.stats.counters;
         let again = in_doubt && verdict(answer.stage, &answer.reply) == Verdict::Delivered;
         let possible_duplicate = answer.possible_duplicate || again;
+        let counters = &mut turn.common.stats.counters;
         counters.possible_duplicates += u64::from(possible_duplicate);
         let mut reply = answer.reply;
         let mut stage = answer.stage;
@@ -114,6 +121,27 @@ impl Owner {
         };
         self.settle((queue, home), outcome, recipient, content);
         failed.then_some(message)
+    }
+
+    /// Lets adaptive delivery hear an answer, which may come to mean something else. True if the
+    /// entry has been given back, since the answer was not about it.
+    fn waits_instead(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (queue, entry): (QueueId, EntryId),
+        remote: Option<&Remote>,
+        answer: &mut Answered,
+    ) -> bool {
+        self.queues
+            .note_reply(turn.now, queue, (&answer.reply, answer.stage), 1);
+        match self.hears(turn, queue, remote.map(|it| &*it.host), answer) {
+            Heed::AsItIs => return false,
+            Heed::As(reply) => answer.reply = reply,
+            Heed::Wait => self.queues.give_back(turn.now, &[entry]),
+        }
+        self.queues
+            .entry(entry)
+            .is_some_and(|it| it.state() == State::Active)
     }
 
     /// Until there are bounce messages, the log is where a permanent failure is seen.
@@ -252,6 +280,8 @@ impl Owner {
                 stage: Stage::Internal,
                 reply: Reply::internal(451, Enhanced(4, 3, 0), text),
                 possible_duplicate: false,
+                begun: turn.now.mono,
+                key: None,
             };
             self.answered(turn, queue, entry, (address, None), None, answer);
         }

@@ -6,6 +6,7 @@
 //! finished, failed or given back once; a connection is counted under every limit it was reserved
 //! from until the surroundings have said that it is closed.
 
+pub mod adaptive;
 mod conversation;
 mod ending;
 mod openings;
@@ -33,6 +34,7 @@ use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
+use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
 use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::orders::{Book, Met, Stop};
@@ -42,6 +44,7 @@ use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
 use crate::queue::{Budget, EntryId, QueueId, Queues, Wake};
+use crate::shape::Saved;
 use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
 use crate::types::message::{Arrival, Content};
@@ -67,6 +70,10 @@ struct Link {
     connections: Vec<Key>,
     openings: Openings,
     throttled: Throttled,
+    /// Nothing unless it has heard an answer and adapts.
+    adaptive: Option<Box<Adaptive>>,
+    /// Connections whose host has let them in.
+    let_in: u32,
     /// A host that connections of it lead to has a throttle of its own.
     meets_host_throttles: bool,
     bookings: Bookings,
@@ -98,6 +105,9 @@ struct Outgoing {
     local: Option<IpAddr>,
     session: Session,
     open: bool,
+    begun: Mono,
+    /// Its host has let it in.
+    let_in: bool,
     /// A large body is being written; what follows it waits.
     writing: bool,
     touched: bool,
@@ -121,12 +131,15 @@ struct OpenJob {
     home: ShardId,
     content: Option<Arc<Content>>,
     recipients: Vec<(EntryId, Address)>,
+    /// When a connection was given it.
+    begun: Mono,
 }
 
 #[derive(Clone, Copy)]
 enum Timer {
     Connection(Key),
     Throttle(QueueId),
+    Adaptive(QueueId),
 }
 
 pub struct Owner {
@@ -148,6 +161,8 @@ pub struct Owner {
     timers: TimerWheel<Timer>,
     shared_settings: Map<(BindingIndex, bool), Vec<Rc<LinkSettings>>>,
     recorder: Recorder,
+    /// What has been learnt of pairs without a queue.
+    shelf: Map<Pair, Saved>,
     jobs: u64,
     /// A fault of this machine has been told; further ones are silent until then.
     fault_told_until: Mono,
@@ -155,6 +170,7 @@ pub struct Owner {
     book: Book,
     /// For the engine to route once it has the turn again.
     pub settled: Vec<Settled>,
+    pub told: Vec<Changed>,
     pub fetches: Vec<(ShardId, BatchId)>,
     /// One-time orders that nothing more comes of here.
     pub finished: Vec<u64>,
@@ -180,11 +196,13 @@ impl Owner {
             timers: TimerWheel::new(now.mono),
             shared_settings: Map::default(),
             recorder: Recorder::new(recorder_bytes_max),
+            shelf: Map::default(),
             jobs: 0,
             fault_told_until: Mono(0),
             failures_told: FailuresTold::default(),
             book: Book::default(),
             settled: Vec::new(),
+            told: Vec::new(),
             fetches: Vec::new(),
             finished: Vec::new(),
             wakes: Vec::new(),
@@ -224,6 +242,7 @@ impl Owner {
         link.unnamed = is_unnamed(&turn.common.generation.config, binding);
         link.throttled = throttled(turn, &link.settings);
         self.links.insert(queue, link);
+        self.unshelve(turn, queue);
         queue
     }
 
@@ -272,6 +291,7 @@ impl Owner {
                 link.unnamed = is_unnamed(&turn.common.generation.config, &binding);
                 link.plan = Way::Unknown;
             }
+            self.readapt(turn, queue);
             self.mark(queue);
         }
         self.rethrottle_connections(turn);
@@ -387,6 +407,7 @@ impl Owner {
                 Wake::Forgotten(queue) => {
                     self.lines.leave(queue);
                     self.leave_throttles(queue);
+                    self.shelve(queue);
                     self.links.swap_remove(&queue);
                 }
             }
@@ -398,6 +419,7 @@ impl Owner {
             match timer {
                 Timer::Connection(key) => self.connection_timer(turn, key),
                 Timer::Throttle(queue) => self.throttle_timer(queue),
+                Timer::Adaptive(queue) => self.adaptive_timer(turn, queue),
             }
         }
         self.fired = fired;
@@ -423,6 +445,7 @@ impl Owner {
     /// Nothing is left for the engine to route, and no queue to look at.
     pub fn is_settled(&self) -> bool {
         self.settled.is_empty()
+            && self.told.is_empty()
             && self.fetches.is_empty()
             && self.dirty.is_empty()
             && self.touched.is_empty()
@@ -482,9 +505,10 @@ fn conn_id(key: Key) -> ConnId {
 }
 
 impl Link {
-    /// Nothing of it is tried for now: by the configuration, or by an order.
+    /// Nothing of it is tried for now: by the configuration, by an order, or by what the receiver
+    /// has said.
     fn is_stopped(&self) -> bool {
-        self.settings.suspended || self.stop.is_some()
+        self.settings.suspended || self.stop.is_some() || self.is_blocked()
     }
 
     fn new(binding: Arc<str>, domain: Arc<str>, settings: Rc<LinkSettings>) -> Link {
@@ -498,6 +522,8 @@ impl Link {
             connections: Vec::new(),
             openings: Openings::default(),
             throttled: Throttled::default(),
+            adaptive: None,
+            let_in: 0,
             meets_host_throttles: false,
             bookings: Bookings::default(),
             ready: VecDeque::new(),

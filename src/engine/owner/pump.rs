@@ -17,6 +17,7 @@ use crate::engine::owner::slots::{Bound, Limit, Places};
 use crate::engine::owner::throttles::Throttled;
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
+use crate::shape::rate::Gate;
 use crate::types::outcome::{OutcomeKind, Stage};
 use crate::types::reply::{Class, Enhanced, Reply};
 use std::rc::Rc;
@@ -59,13 +60,14 @@ impl Owner {
         let Some(link) = self.links.get(&queue) else {
             return;
         };
-        if link.settings.delivery.blackhole != Blackhole::Off {
+        if link.settings.delivery.blackhole != Blackhole::Off || link.is_blackholed() {
             self.discard(turn, queue);
         } else if !link.was_stopped && !turn.common.draining {
             debug_assert!(self.knows_openings(queue), "no connection changes unseen");
             self.screen_front(turn, queue);
             self.feed(turn, queue);
             self.open_more(turn, queue);
+            self.arm_adaptive(turn, queue);
         }
         self.give_back_unserved(turn, queue);
         let books = self
@@ -87,7 +89,11 @@ impl Owner {
         if connecting && link.bookings.is_overdue(now) {
             return true;
         }
-        let suspended = link.was_stopped || view.rests_until().is_some();
+        let held = link
+            .adaptive
+            .as_ref()
+            .is_some_and(|it| it.shape.is_held(now));
+        let suspended = link.was_stopped || held || view.rests_until().is_some();
         let waits = view.count(State::Active) as usize + link.ready.len();
         suspended || waits == 0 && link.fetching == 0
     }
@@ -135,8 +141,9 @@ impl Owner {
                     None => continue,
                 }
             }
-            let throttle = link.throttled.messages.as_ref();
-            let at_once = throttle.map_or(u32::MAX, |it| it.rate().count);
+            let throttles = link.message_throttles();
+            let at_once = throttles.map(|it| it.rate().count).min();
+            let at_once = at_once.unwrap_or(u32::MAX);
             if link.fetching >= FETCHES_MAX.min(at_once) {
                 return None;
             }
@@ -147,6 +154,7 @@ impl Owner {
                     let (home, recipients) = (batch.home, batch.recipients);
                     let (batch, content) = (batch.batch, batch.content);
                     let job = OpenJob {
+                        begun: turn.now.mono,
                         id,
                         batch,
                         home,
@@ -182,7 +190,19 @@ impl Owner {
     }
 
     fn open_more(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
-        let wanted = self.connections_wanted(queue);
+        let Some(link) = self.links.get(&queue) else {
+            return;
+        };
+        let most = match link.gate(turn) {
+            Gate::Open => u32::MAX,
+            // One connection finds out as well as many.
+            Gate::One if link.connections.is_empty() => 1,
+            _ => return,
+        };
+        if link.adaptive.is_some() {
+            self.try_more_connections(turn, queue);
+        }
+        let wanted = self.connections_wanted(queue).min(most);
         if wanted == 0 || !self.is_worth_connecting(turn.now.mono, queue) {
             return;
         }
@@ -238,7 +258,7 @@ impl Owner {
         if active == 0 {
             return 0;
         }
-        let max = link.settings.delivery.max_outbound_connections;
+        let max = link.connections_max();
         let load = active + view.count(State::InFlight) as usize;
         let goal = connection_goal(link.settings.aggressiveness, load, max);
         let free = link.openings.count() + link.dialing;
@@ -435,13 +455,15 @@ impl Owner {
         let source = settings.binding.source_for(ip);
         let remote = host.address;
         let deadline = turn.now.mono + settings.delivery.connect_timeout;
-        let session = Session::new(turn.now, settings.session.clone());
+        let session = Session::new(turn.now, link.session_settings());
         let key = self.outgoing.insert(Box::new(Outgoing {
             queue,
             host,
             local: None,
             session,
             open: false,
+            begun: turn.now.mono,
+            let_in: false,
             writing: false,
             touched: false,
             proved: false,
@@ -512,6 +534,15 @@ impl Owner {
         let open = link.connections.len() as u32 > link.dialing;
         let throttled = link.bookings.latest().map(|(_, at)| at);
         let throttled = throttled.filter(|at| *at > turn.now.mono);
+        let gate = match link.gate(turn) {
+            Gate::Until(at) | Gate::Answer(at) => Some(at),
+            Gate::Open | Gate::One => None,
+        };
+        let adapted = throttled.filter(|_| link.waits_for_adaptive());
+        let stopped = link
+            .adaptive
+            .as_ref()
+            .is_some_and(|it| it.shape.stop().is_some());
         let (cause, until) = match () {
             () if active + delayed + busy == 0 => (Cause::Idle, None),
             () if link.settings.suspended => (Cause::Suspended, None),
@@ -519,13 +550,17 @@ impl Owner {
             () if active + busy == 0 && self.order_against(turn.now, queue).is_some() => {
                 (Cause::Suspended, None)
             }
+            () if stopped && gate.is_some() => (Cause::Suspended, gate),
             () if rests.is_some() => (Cause::HostsFailing, rests),
+            () if gate.is_some() && active > 0 => (Cause::Adaptive, gate),
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
+            () if adapted.is_some() && active > 0 => (Cause::Adaptive, adapted),
             () if throttled.is_some() && active > 0 => (Cause::Throttle, throttled),
             () if self.lines.has(queue) && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
+            () if active > 0 && link.is_full() && link.is_narrowed() => (Cause::Adaptive, None),
             () if active > 0 && link.is_full() => (Cause::ConnectionLimit, None),
             () if busy > 0 => (Cause::Delivering, None),
             () => (Cause::Ready, None),
@@ -547,7 +582,7 @@ fn process_bound(turn: &Turn<'_>) -> Bound {
 impl Link {
     /// It has all connections that it may have.
     pub(super) fn is_full(&self) -> bool {
-        self.connections.len() as u32 >= self.settings.delivery.max_outbound_connections
+        self.connections.len() as u32 >= self.connections_max()
     }
 
     pub(super) fn drop_connection(&mut self, key: crate::base::slab::Key) {

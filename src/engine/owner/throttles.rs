@@ -16,6 +16,7 @@ use crate::deliver::route::Host;
 use crate::engine::Turn;
 use crate::engine::owner::{OpenJob, Owner, Timer};
 use crate::queue::QueueId;
+use crate::shape::rate::Gate;
 
 /// How long before its turn a queue without connections begins to make one.
 const LEAD: Duration = Duration::from_secs(2);
@@ -84,6 +85,11 @@ impl Bookings {
             self.held.push((throttle.clone(), later));
             later.at
         })
+    }
+
+    /// Its turns are of no more use.
+    pub fn forget(&mut self, throttle: &Arc<Throttle>) {
+        self.take(throttle);
     }
 
     pub fn are_held(&self) -> bool {
@@ -181,10 +187,15 @@ impl Owner {
         let Some(link) = self.links.get_mut(&queue) else {
             return false;
         };
-        let Some(throttle) = link.throttled.messages.clone() else {
+        let mut throttles = link.message_throttles().peekable();
+        if throttles.peek().is_none() {
             return true;
-        };
-        let Err(at) = link.bookings.due(now, &throttle) else {
+        }
+        let mut latest = None;
+        for throttle in throttles {
+            latest = latest.max(link.bookings.due(now, &throttle).err());
+        }
+        let Some(at) = latest else {
             self.look_again(queue, now + HOLD);
             return true;
         };
@@ -203,10 +214,16 @@ impl Owner {
     pub(super) fn connection_for(&mut self, turn: &Turn<'_>, queue: QueueId) -> Option<Key> {
         let link = self.links.get(&queue)?;
         let best = link.openings.best()?;
-        let of_queue = link.throttled.messages.clone();
-        if of_queue.is_none() && !link.meets_host_throttles {
+        if link.throttled.messages.is_none()
+            && link.adaptive.is_none()
+            && !link.meets_host_throttles
+        {
             return Some(best);
         }
+        if !matches!(link.gate(turn), Gate::Open | Gate::One) {
+            return None;
+        }
+        let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();
         if !self.may_start(turn.now.mono, queue, &of_queue) {
             return None;
         }
@@ -235,19 +252,33 @@ impl Owner {
         let outgoing = self.outgoing.get(key)?;
         let queue = outgoing.queue;
         let of_host = outgoing.throttled.messages.clone();
-        let of_queue = self.links.get(&queue)?.throttled.messages.clone();
-        let all = || of_queue.iter().chain(&of_host);
-        if all().next().is_none() {
+        let link = self.links.get_mut(&queue)?;
+        if link.throttled.messages.is_none() && link.adaptive.is_none() && of_host.is_none() {
             return Some(job);
         }
+        let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();
+        let all = || of_queue.iter().chain(&of_host);
+        let most = match link.gate(turn) {
+            Gate::Open => job.recipients.len(),
+            Gate::One => 1,
+            Gate::Until(_) | Gate::Answer(_) => 0,
+        };
         let mut started = 0;
-        while started < job.recipients.len() && self.may_start(now, queue, all()) {
+        while started < most.min(job.recipients.len()) && self.may_start(now, queue, all()) {
             let link = self.links.get_mut(&queue)?;
             // A turn that another shard has made later meanwhile counts as used by the first.
             if !all().all(|throttle| link.bookings.start(now, throttle).is_ok()) {
                 break;
             }
             started += 1;
+        }
+        if started > 0
+            && let Some(adaptive) = self
+                .links
+                .get_mut(&queue)
+                .and_then(|it| it.adaptive.as_mut())
+        {
+            adaptive.shape.started(turn.now);
         }
         let left = job.recipients.split_off(started);
         let entries: Vec<_> = left.iter().map(|(entry, _)| *entry).collect();

@@ -621,9 +621,11 @@ fn sentence(
             }
             None => "waits for its turn under a throttle".to_string(),
         },
-        Cause::Suspended => match order {
-            Some(order) => format!("{} by {}", order.verb.done(), order.sentence()),
-            None => "delivery is suspended by suspend_delivery".to_string(),
+        Cause::Adaptive => link.adaptive_words(),
+        Cause::Suspended => match (order, link.stop_words()) {
+            (Some(order), _) => format!("{} by {}", order.verb.done(), order.sentence()),
+            (None, Some(words)) => words,
+            (None, None) => "delivery is suspended by suspend_delivery".to_string(),
         },
         Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
     };
