@@ -24,6 +24,7 @@ pub mod deliver;
 pub mod hose;
 pub mod inject;
 pub mod policy;
+pub mod practice;
 pub mod queue;
 pub mod shape;
 pub mod spool;

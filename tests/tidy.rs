@@ -12,7 +12,9 @@ const LAYERS: &[&[&str]] = &[
     &["types"],
     &["proto", "log", "config"],
     &[
-        "inject", "policy", "spool", "queue", "shape", "deliver", "hose",
+    &[
+        "inject", "policy", "spool", "queue", "shape", "deliver", "hose", "practice",
+    ],
     ],
     &["engine"],
     &["bridge"],

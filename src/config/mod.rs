@@ -43,13 +43,18 @@ pub use diagnostic::Diagnostic;
 pub use diagnostic::Excerpt;
 pub use diagnostic::Place;
 pub use diagnostic::Severity;
+pub use diagnostic::near_miss;
 pub use domains::DomainSet;
 pub use eval::Evaluated;
 pub use eval::Origin;
 pub use eval::Query;
+pub use findings::Findings;
 pub use nets::NetSet;
 pub use nets::ProhibitedHosts;
 pub use options::OPTIONS;
+pub use parse::Item;
+pub use parse::RawValue;
+pub use parse::Word;
 pub use settings::Aggressiveness;
 pub use settings::Binding;
 pub use settings::BindingChoice;
@@ -82,6 +87,8 @@ pub use settings::SpoolSync;
 pub use settings::StaticTarget;
 pub use source::FILE_BYTES_MAX;
 pub use source::SourceFile;
+pub use source::Sources;
+pub use source::Span;
 pub use spec::Kind;
 pub use spec::OptionSpec;
 pub use spec::Preset;
@@ -106,6 +113,28 @@ pub struct Checked {
     pub config: Config,
     /// Warnings and notes.
     pub notes: Vec<Diagnostic>,
+}
+
+/// What a file says, as written: for other files in the same language. Includes are left to the
+/// caller, as are names and values.
+pub struct Statements {
+    pub sources: Sources,
+    pub items: Vec<Item>,
+    /// Mistakes of the language, to which the caller adds those of names and values.
+    pub findings: Findings,
+}
+
+/// Reads a file in the language of the configuration.
+pub fn statements(source: SourceFile) -> Statements {
+    let mut sources = Sources::default();
+    let mut findings = Findings::default();
+    let file = sources.add(source);
+    let items = parse::parse(&sources, file, &mut findings);
+    Statements {
+        sources,
+        items,
+        findings,
+    }
 }
 
 /// Loads a configuration. Errors are everything that is wrong, in the order of the files, with the

@@ -22,6 +22,7 @@ mod net;
 mod peers;
 mod perform;
 pub mod planted;
+pub mod practice;
 mod process;
 mod rates;
 mod recovery;
