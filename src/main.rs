@@ -26,6 +26,8 @@ enum Command {
     Demo(cli::demo::DemoArgs),
     /// Run whole engines in a simulated world of faults, from seeds
     Simulate(cli::simulate::SimulateArgs),
+    /// Run whole engines against receivers with hidden limits, in virtual time
+    Practice(cli::practice::PracticeArgs),
     /// Is anything wrong: verdict, rates, queues, spool, latency
     Status(cli::status::StatusArgs),
     /// List queues or messages, show one of them, say what it waits for
@@ -69,6 +71,7 @@ fn main() {
     exit(match Arguments::parse().command {
         Command::Serve(args) => cli::serve::run(&args),
         Command::Simulate(args) => cli::simulate::run(&args),
+        Command::Practice(args) => cli::practice::run(&args).into(),
         Command::Demo(args) => cli::demo::run(&args),
         Command::Status(args) => cli::status::run(&args).into(),
         Command::Queue(args) => cli::queue::run(&args).into(),

@@ -784,6 +784,7 @@ fn every_help_ends_with_examples_and_names_arguments_by_what_they_are() {
         "serve",
         "demo",
         "simulate",
+        "practice",
         "status",
         "queue",
         "queue list",

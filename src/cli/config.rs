@@ -201,7 +201,7 @@ pub fn read_config_for_here(
 }
 
 /// The name of a file in messages is its path as given, so that an editor can open it.
-fn read_file(path: &Path) -> Result<SourceFile, String> {
+pub fn read_file(path: &Path) -> Result<SourceFile, String> {
     let metadata = fs::metadata(path).map_err(|error| reason(&error))?;
     if metadata.is_dir() {
         return Err("it is a directory".to_string());
@@ -235,7 +235,7 @@ fn reason(error: &io::Error) -> String {
 
 /// Looks beside the including file, then along the search path. A directory stands for its files
 /// in alphabetical order, without dot files and without going deeper.
-fn read_include(
+pub fn read_include(
     request: &IncludeRequest,
     include_path: &[PathBuf],
 ) -> Result<Vec<SourceFile>, String> {

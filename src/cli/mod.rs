@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod meaning;
 pub mod output;
+pub mod practice;
 pub mod process;
 pub mod queue;
 pub mod reload;

@@ -13,7 +13,7 @@ mod place;
 mod sidecar;
 mod source;
 mod verify;
-mod view;
+pub(super) mod view;
 mod writer;
 
 use clap::Args;

@@ -138,8 +138,12 @@ struct Sender {
 impl Sender {
     fn new(provider: &Provider, binding: Option<usize>, reputation: u64) -> Sender {
         let limits = || provider.phases.iter().map(|it| &it.limits);
-        let dialed = limits().flat_map(|it| &it.connection_rates).map(|it| it.count);
-        let offences = limits().filter_map(|it| it.abuse).map(|it| it.refusals.count);
+        let dialed = limits()
+            .flat_map(|it| &it.connection_rates)
+            .map(|it| it.count);
+        let offences = limits()
+            .filter_map(|it| it.abuse)
+            .map(|it| it.refusals.count);
         Sender {
             binding,
             connections: 0,
@@ -221,7 +225,10 @@ impl Internet {
         let limits = described.limits(now_us);
         let cause = if sender.is_kept_out(described, now_us) {
             Some(Cause::Block)
-        } else if limits.connections.is_some_and(|most| sender.connections >= most) {
+        } else if limits
+            .connections
+            .is_some_and(|most| sender.connections >= most)
+        {
             Some(Cause::Connections)
         } else {
             let full = |rate: &Rate| !sender.dialed.has_room(rate, now_us);

@@ -105,7 +105,10 @@ pub fn recipient(scenario: &Scenario, letter: &Letter, number: u64) -> String {
 pub fn number_of(recipient: &[u8]) -> Option<u64> {
     let at = memchr::memchr(b'@', recipient)?;
     let plus = memchr::memchr(b'+', &recipient[..at])?;
-    core::str::from_utf8(&recipient[plus + 1..at]).ok()?.parse().ok()
+    core::str::from_utf8(&recipient[plus + 1..at])
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The address without what stands behind the mailbox: to whom a message is, for greylists.
@@ -130,7 +133,11 @@ mod tests {
         let load = for_tests(TEXT).load;
         let hours = [(0, 7), (1, 5_000), (2, 7), (3, 2_500), (4, 0)];
         for (hour, count) in hours {
-            assert_eq!(load.between(hour * HOUR, (hour + 1) * HOUR), count, "hour {hour}");
+            assert_eq!(
+                load.between(hour * HOUR, (hour + 1) * HOUR),
+                count,
+                "hour {hour}"
+            );
             let ticks = (hour * 3_600..(hour + 1) * 3_600).map(|it| it * TICK_US);
             let each: Vec<u64> = ticks.map(|at| load.between(at, at + TICK_US)).collect();
             assert_eq!(each.iter().sum::<u64>(), count);
@@ -172,7 +179,10 @@ mod tests {
         let address = recipient(&scenario, &letter, 815);
         assert_eq!(address, "u1+815@d10.small.example");
         assert_eq!(number_of(address.as_bytes()), Some(815));
-        assert_eq!(mailbox_of(address.as_bytes()), (&b"u1"[..], &b"@d10.small.example"[..]));
+        assert_eq!(
+            mailbox_of(address.as_bytes()),
+            (&b"u1"[..], &b"@d10.small.example"[..])
+        );
         for (other, mailbox) in [("a@b", ("a", "@b")), ("a+x@b", ("a", "@b")), ("", ("", ""))] {
             assert_eq!(number_of(other.as_bytes()), None);
             let expected = (mailbox.0.as_bytes(), mailbox.1.as_bytes());

@@ -99,7 +99,10 @@ pub fn deliveries(
 fn ready(provider: &Provider, wanted: &[Wanted]) -> Vec<u64> {
     let mut wanted = wanted.to_vec();
     wanted.sort_unstable();
-    let greylists = provider.phases.iter().any(|it| it.limits.greylist_us.is_some());
+    let greylists = provider
+        .phases
+        .iter()
+        .any(|it| it.limits.greylist_us.is_some());
     if !greylists {
         return wanted.iter().map(|it| it.at_us).collect();
     }
@@ -123,12 +126,17 @@ struct Calendar<'a> {
 impl Calendar<'_> {
     fn of(provider: &Provider) -> Calendar<'_> {
         let phases = provider.phases.iter();
-        let windows = phases.map(|phase| windows(provider, &phase.limits)).collect();
+        let windows = phases
+            .map(|phase| windows(provider, &phase.limits))
+            .collect();
         Calendar { provider, windows }
     }
 
     fn phase(&self, now_us: u64) -> usize {
-        let after = self.provider.phases.partition_point(|it| it.from_us <= now_us);
+        let after = self
+            .provider
+            .phases
+            .partition_point(|it| it.from_us <= now_us);
         after.max(1) - 1
     }
 }
@@ -171,14 +179,12 @@ impl Sender {
     }
 
     /// The first moment from `ready_us` on, and before `until_us`, at which one more is taken.
-    fn earliest(
-        &mut self,
-        calendar: &Calendar<'_>,
-        ready_us: u64,
-        until_us: u64,
-    ) -> Option<u64> {
+    fn earliest(&mut self, calendar: &Calendar<'_>, ready_us: u64, until_us: u64) -> Option<u64> {
         let provider = calendar.provider;
-        let mut at_us = self.taken.back().map_or(ready_us, |last| ready_us.max(*last));
+        let mut at_us = self
+            .taken
+            .back()
+            .map_or(ready_us, |last| ready_us.max(*last));
         while at_us < until_us {
             let next = self.free_at(calendar, at_us);
             if next == at_us {

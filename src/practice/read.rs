@@ -73,13 +73,20 @@ fn scenario(reader: &mut Reader, items: &[Item]) -> Option<Scenario> {
     let duration_us = reader.duration(&top, "duration").unwrap_or(DAY);
     if !(SECOND..=DAYS_MAX * DAY).contains(&duration_us) {
         let expected = format!("from 1 second to {DAYS_MAX} days");
-        reader.wrong(top.span_of("duration"), "the duration is not usable", &expected);
+        reader.wrong(
+            top.span_of("duration"),
+            "the duration is not usable",
+            &expected,
+        );
     }
     let seed = reader.number(&top, "seed", 0, u64::MAX).unwrap_or(1);
     let load = match reader.only(&top, "load") {
         Some(stanza) => load(reader, &stanza, duration_us),
         None => {
-            reader.missing("the scenario has no load", "load { messages_per_hour = 1000 }");
+            reader.missing(
+                "the scenario has no load",
+                "load { messages_per_hour = 1000 }",
+            );
             None
         }
     };
@@ -172,7 +179,11 @@ fn bindings(reader: &mut Reader, top: &Stanza<'_>) -> Vec<Binding> {
         };
         if bindings.iter().any(|it| it.name == name) {
             let expected = "another name for each binding";
-            reader.wrong(Some(stanza.span), &format!("{name} is there twice"), expected);
+            reader.wrong(
+                Some(stanza.span),
+                &format!("{name} is there twice"),
+                expected,
+            );
         }
         let reputation = reader.number(&stanza, "reputation", 0, 100).unwrap_or(100);
         let expected = "address = 127.0.1.1, an IPv4 address of its own";
@@ -183,7 +194,11 @@ fn bindings(reader: &mut Reader, top: &Stanza<'_>) -> Vec<Binding> {
         });
         let Some(own) = own else {
             let span = address.map_or(stanza.span, |word| word.span);
-            reader.wrong(Some(span), &format!("{name} has no usable address"), expected);
+            reader.wrong(
+                Some(span),
+                &format!("{name} has no usable address"),
+                expected,
+            );
             continue;
         };
         if bindings.len() == BINDINGS_MAX {
@@ -212,17 +227,30 @@ fn default_goals(duration_us: u64) -> Goals {
 
 fn goals(reader: &mut Reader, stanza: &Stanza<'_>, duration_us: u64) -> Goals {
     let usual = default_goals(duration_us);
-    reader.names(stanza, &["settles", "share", "deferrals", "halved", "lifted"]);
+    reader.names(
+        stanza,
+        &["settles", "share", "deferrals", "halved", "lifted"],
+    );
     let goals = Goals {
-        settles_us: reader.duration(stanza, "settles").unwrap_or(usual.settles_us),
-        share: reader.number(stanza, "share", 0, 100).unwrap_or(usual.share),
-        deferrals: reader.number(stanza, "deferrals", 0, 100).unwrap_or(usual.deferrals),
+        settles_us: reader
+            .duration(stanza, "settles")
+            .unwrap_or(usual.settles_us),
+        share: reader
+            .number(stanza, "share", 0, 100)
+            .unwrap_or(usual.share),
+        deferrals: reader
+            .number(stanza, "deferrals", 0, 100)
+            .unwrap_or(usual.deferrals),
         halved_us: reader.duration(stanza, "halved").unwrap_or(usual.halved_us),
         lifted_us: reader.duration(stanza, "lifted").unwrap_or(usual.lifted_us),
     };
     if goals.settles_us >= duration_us {
         let expected = "a time before the end of the scenario";
-        reader.wrong(stanza.span_of("settles"), "nothing is left to be judged", expected);
+        reader.wrong(
+            stanza.span_of("settles"),
+            "nothing is left to be judged",
+            expected,
+        );
     }
     goals
 }

@@ -32,7 +32,10 @@ pub struct Mail {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    Delivered { at_us: u64, source: IpAddr },
+    Delivered {
+        at_us: u64,
+        source: IpAddr,
+    },
     /// Given up.
     Lost,
 }
@@ -150,7 +153,10 @@ impl Row {
             (&mut self.settled_over_sending, other.settled_over_sending),
             (&mut self.greylisted, other.greylisted),
             (&mut self.connections_refused, other.connections_refused),
-            (&mut self.connections_unanswered, other.connections_unanswered),
+            (
+                &mut self.connections_unanswered,
+                other.connections_unanswered,
+            ),
             (&mut self.blocked_refusals, other.blocked_refusals),
             (&mut self.blocked_seconds, other.blocked_seconds),
             (&mut self.abuse_seconds, other.abuse_seconds),
@@ -187,9 +193,11 @@ pub fn report(run: &Run<'_>, seed: u64) -> Report {
         providers.push(row);
         let account = run.internet.account(index);
         let provider = &scenario.providers[index];
-        changes.extend(changes::of(scenario, provider, account).iter().map(|it| {
-            change_row(scenario, provider, it)
-        }));
+        changes.extend(
+            changes::of(scenario, provider, account)
+                .iter()
+                .map(|it| change_row(scenario, provider, it)),
+        );
     }
     changes.sort_by_key(|it| it.at_seconds);
     let goals = goals(scenario, &total, &changes);
@@ -248,7 +256,10 @@ fn row(run: &Run<'_>, scenario: &Scenario, index: usize, mail: &[&Mail]) -> Row 
         abuse_seconds,
         retries: retries().count() as u64,
         blocked_retries: retries().filter(is_kept_out).count() as u64,
-        lost: mail.iter().filter(|it| it.ended == Some(Ended::Lost)).count() as u64,
+        lost: mail
+            .iter()
+            .filter(|it| it.ended == Some(Ended::Lost))
+            .count() as u64,
         waiting: mail.iter().filter(|it| it.ended.is_none()).count() as u64,
         longest_wait_seconds: waits.max().unwrap_or(0) as f64 / SECOND as f64,
     }
@@ -309,7 +320,10 @@ fn kept_out(scenario: &Scenario, provider: &Provider, account: &Account) -> (u64
         };
         block.to_us.min(end_us).saturating_sub(block.from_us) * addresses
     });
-    let abuse = account.kept_out.iter().map(|(_, from, to)| to.min(&end_us) - from);
+    let abuse = account
+        .kept_out
+        .iter()
+        .map(|(_, from, to)| to.min(&end_us) - from);
     (blocks.sum::<u64>() / SECOND, abuse.sum::<u64>() / SECOND)
 }
 
@@ -353,9 +367,10 @@ fn goals(scenario: &Scenario, total: &Row, changes: &[ChangeRow]) -> Vec<Goal> {
         let Some(first) = of_kind.first() else {
             continue;
         };
-        let (wanted, never) = (first.wanted_seconds, of_kind.iter().find(|it| {
-            it.found_after_seconds.is_none()
-        }));
+        let (wanted, never) = (
+            first.wanted_seconds,
+            of_kind.iter().find(|it| it.found_after_seconds.is_none()),
+        );
         let slowest = of_kind.iter().filter_map(|it| it.found_after_seconds).max();
         list.push(Goal {
             name: match kind {

@@ -232,7 +232,13 @@ mod tests {
                 assert_eq!(scenario.host_of(address), Some((provider, host)));
             }
         }
-        let others = ["127.20.0.4", "127.19.0.1", "126.20.0.1", "127.20.0.0", "::1"];
+        let others = [
+            "127.20.0.4",
+            "127.19.0.1",
+            "126.20.0.1",
+            "127.20.0.0",
+            "::1",
+        ];
         for other in others {
             assert_eq!(scenario.host_of(other.parse().expect("valid")), None);
         }

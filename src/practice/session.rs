@@ -29,7 +29,10 @@ enum State {
     Data {
         begun: bool,
     },
-    Chunk { left: usize, last: bool },
+    Chunk {
+        left: usize,
+        last: bool,
+    },
     Over,
 }
 
@@ -169,7 +172,10 @@ impl Session {
     }
 
     fn line(&mut self, internet: &mut Internet, line: &[u8], now_us: u64, said: &mut Vec<Said>) {
-        let verb_end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let verb_end = line
+            .iter()
+            .position(|byte| *byte == b' ')
+            .unwrap_or(line.len());
         let (verb, rest) = line.split_at(verb_end);
         let rest = rest.trim_ascii();
         let is = |name: &[u8]| verb.eq_ignore_ascii_case(name);
@@ -265,7 +271,9 @@ impl Session {
 
     fn bdat(&mut self, rest: &[u8], said: &mut Vec<Said>) {
         let mut words = rest.split(|byte| *byte == b' ');
-        let size = words.next().and_then(|word| core::str::from_utf8(word).ok());
+        let size = words
+            .next()
+            .and_then(|word| core::str::from_utf8(word).ok());
         let left = size.and_then(|word| word.parse::<u32>().ok());
         let last = match words.next() {
             None => Some(false),

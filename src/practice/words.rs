@@ -171,7 +171,14 @@ mod tests {
         };
         assert_eq!(words.of(Cause::Rate), "450 4.7.1 slower");
         assert!(words.of(Cause::Session).starts_with("421 "));
-        for bad in ["", "250 2.0.0 fine", "45 x", "451", "451-x", "451 a\r\n250 b"] {
+        for bad in [
+            "",
+            "250 2.0.0 fine",
+            "45 x",
+            "451",
+            "451-x",
+            "451 a\r\n250 b",
+        ] {
             assert!(!is_refusal(bad), "{bad}");
         }
     }

@@ -76,7 +76,10 @@ fn windows_are_exact() {
     let account = world.internet.account(0);
     assert_eq!((account.attempts, account.refusals(Cause::Rate)), (13, 6));
     assert_eq!(account.over_sending(), 6);
-    assert_eq!((account.buckets[0].attempts, account.buckets[0].over), (6, 3));
+    assert_eq!(
+        (account.buckets[0].attempts, account.buckets[0].over),
+        (6, 3)
+    );
 }
 
 #[test]
@@ -85,7 +88,14 @@ fn limits_change_by_timetable_and_what_was_taken_before_counts() {
     let taken = |world: &mut World, at_ms: u64| {
         (0..9).filter(|_| world.tries("x", at_ms).is_none()).count()
     };
-    let cases = [(0, 4), (5_000, 0), (9_999, 0), (10_000, 2), (19_999, 0), (20_000, 9)];
+    let cases = [
+        (0, 4),
+        (5_000, 0),
+        (9_999, 0),
+        (10_000, 2),
+        (19_999, 0),
+        (20_000, 9),
+    ];
     for (at_ms, expected) in cases {
         assert_eq!(taken(&mut world, at_ms), expected, "{at_ms} ms");
     }
@@ -95,7 +105,10 @@ fn limits_change_by_timetable_and_what_was_taken_before_counts() {
 fn connections_are_counted_until_they_leave_and_in_windows() {
     let mut world = world("connections = 2 connection_rate = '3/60'");
     let over = Some(Cause::Connections);
-    assert_eq!([world.dials(0), world.dials(0), world.dials(0)], [None, None, over]);
+    assert_eq!(
+        [world.dials(0), world.dials(0), world.dials(0)],
+        [None, None, over]
+    );
     let source = world.source;
     world.internet.disconnect(0, source);
     assert_eq!(world.dials(1), None);
@@ -104,14 +117,21 @@ fn connections_are_counted_until_they_leave_and_in_windows() {
     assert_eq!(world.dials(59_999), over);
     assert_eq!(world.dials(60_000), None);
     assert_eq!(world.internet.account(0).refusals(Cause::Connections), 2);
-    assert_eq!(world.internet.account(0).over_sending(), 0, "no message was refused");
+    assert_eq!(
+        world.internet.account(0).over_sending(),
+        0,
+        "no message was refused"
+    );
 }
 
 #[test]
 fn a_connection_carries_so_many_messages() {
     let mut world = world("messages_per_connection = 2");
     let found = [0, 1, 2, 3].map(|before| world.tries_after("x", 0, before));
-    assert_eq!(found, [None, None, Some(Cause::Session), Some(Cause::Session)]);
+    assert_eq!(
+        found,
+        [None, None, Some(Cause::Session), Some(Cause::Session)]
+    );
 }
 
 #[test]
@@ -119,14 +139,19 @@ fn a_day_takes_what_the_address_has_earned() {
     let mut world = world("volume { least = 10 most = 40 grows = 100 falls = 50 }");
     let day = |world: &mut World, day: u64, tries: usize| {
         let at_ms = day * DAY / 1_000;
-        (0..tries).filter(|_| world.tries("x", at_ms).is_none()).count()
+        (0..tries)
+            .filter(|_| world.tries("x", at_ms).is_none())
+            .count()
     };
     assert_eq!(day(&mut world, 0, 10), 10);
     assert_eq!(day(&mut world, 1, 40), 20, "a good day has doubled it");
     assert_eq!(day(&mut world, 2, 40), 10, "a bad day has halved it");
     world.other();
     assert_eq!(day(&mut world, 2, 50), 40, "an address that is trusted");
-    assert_eq!(world.internet.account(0).refusals(Cause::Volume), 20 + 30 + 10);
+    assert_eq!(
+        world.internet.account(0).refusals(Cause::Volume),
+        20 + 30 + 10
+    );
 }
 
 #[test]
@@ -144,18 +169,27 @@ fn a_greylist_knows_address_sender_and_mailbox() {
 
 #[test]
 fn blocks_hold_for_their_binding_and_outages_for_everybody() {
-    let mut world = world("block { binding = a from = 10s to = 20s } outage { from = 30s to = 31s }");
+    let mut world =
+        world("block { binding = a from = 10s to = 20s } outage { from = 30s to = 31s }");
     let block = Some(Cause::Block);
-    let cases = [(9_999, None), (10_000, block), (19_999, block), (20_000, None)];
+    let cases = [
+        (9_999, None),
+        (10_000, block),
+        (19_999, block),
+        (20_000, None),
+    ];
     for (at_ms, expected) in cases {
         assert_eq!(world.dials(at_ms), expected, "{at_ms} ms");
-        assert_eq!(world.tries("x", at_ms), expected, "on a connection that is there");
+        assert_eq!(
+            world.tries("x", at_ms),
+            expected,
+            "on a connection that is there"
+        );
     }
     world.other();
     assert_eq!(world.dials(15_000), None);
-    let answers = [29_999, 30_000, 30_999, 31_000].map(|at_ms| {
-        world.internet.answers(0, at_ms * 1_000)
-    });
+    let answers =
+        [29_999, 30_000, 30_999, 31_000].map(|at_ms| world.internet.answers(0, at_ms * 1_000));
     assert_eq!(answers, [true, false, false, true]);
     assert_eq!(world.internet.account(0).unreachable, 2);
 }
@@ -165,7 +199,11 @@ fn who_goes_on_regardless_is_kept_out() {
     let mut world = world("rate = '1/60' abuse { refusals = '3/10' lasts = 100s }");
     assert_eq!(world.tries("x", 0), None);
     for at_ms in [1_000, 2_000, 11_001] {
-        assert_eq!(world.tries("x", at_ms), Some(Cause::Rate), "{at_ms} ms: three in 10 s");
+        assert_eq!(
+            world.tries("x", at_ms),
+            Some(Cause::Rate),
+            "{at_ms} ms: three in 10 s"
+        );
     }
     assert_eq!(world.tries("x", 11_002), Some(Cause::Rate));
     for at_ms in [11_003, 111_001] {

@@ -36,11 +36,41 @@ fn each_limit_gives_what_it_says() {
     // Five messages and three round trips take eight seconds.
     let short = "connections = 1 latency = 1s round_trip = 1s messages_per_connection = 5";
     check(short, 1, 1_000, 80 * SECOND, 50);
-    check("rate = 1 outage { from = 10s to = 30s }", 1, 100, minute, 40);
-    check("rate = 1 block { binding = a from = 10s to = 30s }", 1, 100, minute, 40);
-    check("rate = 1 block { binding = a from = 10s to = 30s }", 2, 200, minute, 100);
-    check("rate = 1 at 30s { rate = '10/10' } at 40s { rate = 2 }", 1, 200, minute, 80);
-    check("volume { least = 100 most = 1000 grows = 100 }", 1, 9_999, 3 * DAY, 700);
+    check(
+        "rate = 1 outage { from = 10s to = 30s }",
+        1,
+        100,
+        minute,
+        40,
+    );
+    check(
+        "rate = 1 block { binding = a from = 10s to = 30s }",
+        1,
+        100,
+        minute,
+        40,
+    );
+    check(
+        "rate = 1 block { binding = a from = 10s to = 30s }",
+        2,
+        200,
+        minute,
+        100,
+    );
+    check(
+        "rate = 1 at 30s { rate = '10/10' } at 40s { rate = 2 }",
+        1,
+        200,
+        minute,
+        80,
+    );
+    check(
+        "volume { least = 100 most = 1000 grows = 100 }",
+        1,
+        9_999,
+        3 * DAY,
+        700,
+    );
     check("greylist = 10m", 1, 9, 10 * minute, 0);
     check("greylist = 10m", 1, 9, 10 * minute + 1, 9);
 }
@@ -91,7 +121,13 @@ fn no_schedule_at_all_delivers_more() {
         let text = format!(
             "rate = ( '{}/{}' '{}/{}' ) at {change}s {{ rate = '{}/{}' }} \
              outage {{ from = {hole}s to = {}s }}",
-            first.0, first.1, second.0, second.1, later.0, later.1, hole + 2,
+            first.0,
+            first.1,
+            second.0,
+            second.1,
+            later.0,
+            later.1,
+            hole + 2,
         );
         let addresses = 1 + case % 2;
         let it = scenario(&text);
@@ -108,7 +144,11 @@ fn no_schedule_at_all_delivers_more() {
         let arrivals: Vec<u64> = from.iter().map(|it| it.at_us / SECOND).collect();
         let mut state = vec![Vec::new(); addresses];
         let most = best(provider, &arrivals, 0, until, &mut state);
-        assert_eq!(found.len(), most, "{text}, arrivals {arrivals:?} until {until}");
+        assert_eq!(
+            found.len(),
+            most,
+            "{text}, arrivals {arrivals:?} until {until}"
+        );
     }
 }
 

@@ -56,10 +56,16 @@ pub fn provider(
     let (bindings, others) = known;
     let names: Vec<&str> = OTHERS.iter().chain(LIMITS).copied().collect();
     reader.names(stanza, &names);
-    let name = reader.name(stanza, "provider \"big\"")?.to_ascii_lowercase();
+    let name = reader
+        .name(stanza, "provider \"big\"")?
+        .to_ascii_lowercase();
     if others.iter().any(|it| it.name == name) {
         let expected = "another name for each provider";
-        reader.wrong(Some(stanza.span), &format!("{name} is there twice"), expected);
+        reader.wrong(
+            Some(stanza.span),
+            &format!("{name} is there twice"),
+            expected,
+        );
         return None;
     }
     let domains = domains(reader, stanza, &name);
@@ -100,7 +106,11 @@ fn domains(reader: &mut Reader, stanza: &Stanza<'_>, name: &str) -> Vec<String> 
     };
     match count {
         Some(1) => return vec![format!("{name}.example")],
-        Some(count) => return (1..=count).map(|it| format!("d{it}.{name}.example")).collect(),
+        Some(count) => {
+            return (1..=count)
+                .map(|it| format!("d{it}.{name}.example"))
+                .collect();
+        }
         None => {}
     }
     let mut domains: Vec<String> = Vec::new();
@@ -127,7 +137,9 @@ fn hosts(reader: &mut Reader, stanza: &Stanza<'_>, name: &str) -> Vec<String> {
         _ => None,
     };
     if let Some(count) = count {
-        return (1..=count).map(|it| format!("mx{it}.{name}.example")).collect();
+        return (1..=count)
+            .map(|it| format!("mx{it}.{name}.example"))
+            .collect();
     }
     let mut hosts: Vec<String> = Vec::new();
     for word in &words {
@@ -155,7 +167,11 @@ fn round_trip(reader: &mut Reader, stanza: &Stanza<'_>) -> u64 {
     let given = reader.duration(stanza, "round_trip").unwrap_or(20_000);
     if !(2..=60 * SECOND).contains(&given) {
         let expected = "from 2 microseconds to a minute";
-        reader.wrong(stanza.span_of("round_trip"), "no such way is known", expected);
+        reader.wrong(
+            stanza.span_of("round_trip"),
+            "no such way is known",
+            expected,
+        );
     }
     given
 }
@@ -211,20 +227,31 @@ fn limits(reader: &mut Reader, stanza: &Stanza<'_>, before: &Limits) -> Limits {
         limits.greylist_us = (delay > 0).then_some(delay);
     }
     let times = reader.words(stanza, "latency");
-    let parsed: Vec<u64> = times.iter().filter_map(|it| reader.duration_of(it)).collect();
+    let parsed: Vec<u64> = times
+        .iter()
+        .filter_map(|it| reader.duration_of(it))
+        .collect();
     match parsed[..] {
         [] => {}
         [both] => limits.thinks_us = (both, both),
         [low, high] if low <= high && high <= 600 * SECOND => limits.thinks_us = (low, high),
         _ => {
             let expected = "one time, or the least and the most, at most 10 minutes";
-            reader.wrong(stanza.span_of("latency"), "no such latency is known", expected);
+            reader.wrong(
+                stanza.span_of("latency"),
+                "no such latency is known",
+                expected,
+            );
         }
     }
     if let Some(volume) = reader.only(stanza, "volume") {
         reader.names(&volume, &["least", "most", "grows", "falls"]);
-        let most = reader.number(&volume, "most", 0, 1_000_000_000).unwrap_or(0);
-        let least = reader.number(&volume, "least", 0, 1_000_000_000).unwrap_or(most);
+        let most = reader
+            .number(&volume, "most", 0, 1_000_000_000)
+            .unwrap_or(0);
+        let least = reader
+            .number(&volume, "least", 0, 1_000_000_000)
+            .unwrap_or(most);
         if least > most {
             let expected = "least, and most not below it; both 0 for no limit";
             reader.wrong(Some(volume.span), "the volume is upside down", expected);
@@ -260,7 +287,11 @@ fn phases(reader: &mut Reader, stanza: &Stanza<'_>, first: Limits) -> Vec<Phase>
         let Some(from_us) = from_us.filter(|it| *it > before.from_us) else {
             let span = at.instance.map_or(at.span, |word| word.span);
             let expected = "at \"02:00:00\" { .. }, each later than the one before";
-            reader.wrong(Some(span), "this change has no place in the timetable", expected);
+            reader.wrong(
+                Some(span),
+                "this change has no place in the timetable",
+                expected,
+            );
             continue;
         };
         if phases.len() == PHASES_MAX {

@@ -168,7 +168,11 @@ impl Reader {
             }
             Some(other) => {
                 let span = Some(other.span());
-                self.wrong(span, &format!("{name} is no dictionary"), "a value or a list");
+                self.wrong(
+                    span,
+                    &format!("{name} is no dictionary"),
+                    "a value or a list",
+                );
                 Vec::new()
             }
         }

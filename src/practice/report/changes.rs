@@ -29,7 +29,10 @@ pub fn of(scenario: &Scenario, provider: &Provider, account: &Account) -> Vec<Ch
     let mut changes = Vec::new();
     for (index, pair) in provider.phases.windows(2).enumerate() {
         let (before, after) = (&pair[0], &pair[1]);
-        let end_us = provider.phases.get(index + 2).map_or(u64::MAX, |it| it.from_us);
+        let end_us = provider
+            .phases
+            .get(index + 2)
+            .map_or(u64::MAX, |it| it.from_us);
         let end_us = end_us.min(scenario.duration_us);
         let (old, new) = (carries(&before.limits), carries(&after.limits));
         if old == new || after.from_us >= end_us {
@@ -144,7 +147,11 @@ mod tests {
         spans[10].over = 2;
         assert_eq!(kept(&spans, 1), Some(11));
         spans[10].over = 1;
-        assert_eq!(kept(&spans, 1), Some(5), "one refusal tells that it still holds");
+        assert_eq!(
+            kept(&spans, 1),
+            Some(5),
+            "one refusal tells that it still holds"
+        );
         assert_eq!(kept(&[span(0, 0, 0, 0); 3], 1), Some(0));
     }
 
@@ -153,9 +160,17 @@ mod tests {
         let mut spans = vec![span(0, 10, 10, 0); 4];
         spans.extend(vec![span(0, 90, 90, 0); 10]);
         assert_eq!(used(&spans, 10_000, Some(600)), Some(4));
-        assert_eq!(used(&spans, 10_000, Some(601)), None, "540 are less than 90 %");
+        assert_eq!(
+            used(&spans, 10_000, Some(601)),
+            None,
+            "540 are less than 90 %"
+        );
         assert_eq!(used(&spans, 1, Some(600)), Some(0), "nothing waited");
-        assert_eq!(used(&spans, 130, Some(600)), Some(4), "then nothing waits any more");
+        assert_eq!(
+            used(&spans, 130, Some(600)),
+            Some(4),
+            "then nothing waits any more"
+        );
         assert_eq!(used(&spans, 10_000, None), None);
     }
 }

@@ -61,7 +61,10 @@ fn a_run_is_judged_against_what_was_possible() {
     assert_eq!((row.messages, row.capacity), (200, 200));
     // 134 were tried; of the ten blocked seconds, seven.
     assert_eq!((row.delivered, row.lost, row.waiting), (127, 1, 72));
-    assert_eq!((row.blocked_seconds, row.blocked_retries), (10, row.blocked_refusals));
+    assert_eq!(
+        (row.blocked_seconds, row.blocked_retries),
+        (10, row.blocked_refusals)
+    );
     assert_eq!(row.retries, retries.len() as u64);
     // What waited at 100 s, and all that came later; the blocked ten and the limit of one a
     // second keep the oracle from all of it until the limit is doubled.
@@ -70,18 +73,27 @@ fn a_run_is_judged_against_what_was_possible() {
     assert!(row.share().is_some_and(|it| it < 90.0));
     assert_eq!(row.longest_wait_seconds, 195.0);
     assert_eq!(report.total.delivered, row.delivered);
-    assert_eq!(report.providers[1], Row {
-        provider: "quiet".to_string(),
-        ..Row::default()
-    });
-    let goals: Vec<(&str, bool)> =
-        report.goals.iter().map(|it| (it.name.as_str(), it.reached)).collect();
-    assert_eq!(goals, [
-        ("share of the hidden capacity, once settled", false),
-        ("attempts that were over-sending, once settled", false),
-        ("a raised limit is used to 90 %", false),
-        ("messages lost", false),
-        ("retries spent by a blocked address", false),
-    ]);
+    assert_eq!(
+        report.providers[1],
+        Row {
+            provider: "quiet".to_string(),
+            ..Row::default()
+        }
+    );
+    let goals: Vec<(&str, bool)> = report
+        .goals
+        .iter()
+        .map(|it| (it.name.as_str(), it.reached))
+        .collect();
+    assert_eq!(
+        goals,
+        [
+            ("share of the hidden capacity, once settled", false),
+            ("attempts that were over-sending, once settled", false),
+            ("a raised limit is used to 90 %", false),
+            ("messages lost", false),
+            ("retries spent by a blocked address", false),
+        ]
+    );
     assert_eq!(report.changes[0].found_after_seconds, None);
 }

@@ -76,10 +76,19 @@ fn an_empty_message_ends_with_its_dot() {
 fn refusals_are_in_the_receivers_words_and_a_421_ends_the_connection() {
     let twice = "HELO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<u@p.example>\r\nRCPT TO:<v@p.example>\r\n\
         NOOP\r\n";
-    let begin = [BANNER, "250 mx1.p.example", "250 2.1.0 Sender ok", "250 2.1.5 Recipient ok"];
+    let begin = [
+        BANNER,
+        "250 mx1.p.example",
+        "250 2.1.0 Sender ok",
+        "250 2.1.5 Recipient ok",
+    ];
     let with = |more: &[&'static str]| -> Vec<&'static str> { [&begin[..], more].concat() };
     let own = "rate = '1/60' replies { rate = \"451 4.7.1 slower\" }";
-    check(own, twice, &with(&["451 4.7.1 slower", "250 2.0.0 Nothing done"]));
+    check(
+        own,
+        twice,
+        &with(&["451 4.7.1 slower", "250 2.0.0 Nothing done"]),
+    );
     let closing = "rate = '1/60' replies { rate = \"421 4.7.0 go away\" }";
     check(closing, twice, &with(&["421 4.7.0 go away", "over"]));
     let block = "block { from = 0s to = 1h } replies { block = \"554 5.7.1 never\" }";
@@ -92,9 +101,15 @@ fn what_makes_no_sense_is_refused() {
     let cases: [(&str, &[&str]); 7] = [
         ("RCPT TO:<a@b>\r\n", &["503 5.5.1 MAIL first"]),
         ("MAIL FROM:<a@b>\r\n", &["503 5.5.1 Not now"]),
-        ("HELO x\r\nMAIL FROM:a@b\r\n", &["250 mx1.p.example", "501 5.5.4 MAIL FROM:<address>"]),
+        (
+            "HELO x\r\nMAIL FROM:a@b\r\n",
+            &["250 mx1.p.example", "501 5.5.4 MAIL FROM:<address>"],
+        ),
         ("DATA\r\n", &["503 5.5.1 No valid recipients"]),
-        ("BDAT 2 LAST\r\nxxNOOP\r\n", &["503 5.5.1 No valid recipients", "250 2.0.0 Nothing done"]),
+        (
+            "BDAT 2 LAST\r\nxxNOOP\r\n",
+            &["503 5.5.1 No valid recipients", "250 2.0.0 Nothing done"],
+        ),
         ("BDAT x\r\n", &["501 5.5.4 BDAT size [LAST]", "over"]),
         (&line, &["500 5.5.2 Line too long", "over"]),
     ];

@@ -60,7 +60,9 @@ impl World {
         while let Some(number) = self.clients[shard].waiting.pop_front() {
             self.write(number, &mut bytes);
             let client = &mut self.clients[shard];
-            client.expects.extend([Expect::Envelope, Expect::Envelope, Expect::Final]);
+            client
+                .expects
+                .extend([Expect::Envelope, Expect::Envelope, Expect::Final]);
             client.sent.push_back(number);
             if client.sent.len() == TOGETHER_MAX {
                 break;

@@ -91,7 +91,12 @@ pub fn configuration(
 }
 
 fn names_bindings(user: &SourceFile) -> bool {
-    let names = ["binding", "binding_group", "default_binding", "default_binding_group"];
+    let names = [
+        "binding",
+        "binding_group",
+        "default_binding",
+        "default_binding_group",
+    ];
     let statements = config::statements(user.clone());
     statements.items.iter().any(|item| {
         let name = match item {

@@ -25,7 +25,14 @@ fn mail_is_delivered_and_the_same_seed_tells_the_same() {
     let setup = setup(text, 2, "Max_Outbound_Connections = 2");
     let first = run(&setup, &mut |_| {});
     assert_eq!(first.messages, 900);
-    assert_eq!((first.total.lost, first.duplicates, first.refused_at_injection), (0, 0, 0));
+    assert_eq!(
+        (
+            first.total.lost,
+            first.duplicates,
+            first.refused_at_injection
+        ),
+        (0, 0, 0)
+    );
     assert_eq!(first.providers[0].waiting, 0);
     assert_eq!(first.total.delivered + first.total.waiting, 900);
     let second = run(&setup, &mut |_| {});

@@ -26,9 +26,8 @@ impl World {
             return;
         };
         let binding = text_in(line, "\"binding\":\"");
-        let binding = binding.and_then(|name| {
-            self.scenario.bindings.iter().position(|it| it.name == name)
-        });
+        let binding =
+            binding.and_then(|name| self.scenario.bindings.iter().position(|it| it.name == name));
         self.retries.push(Retry {
             provider: mail.provider as usize,
             binding,

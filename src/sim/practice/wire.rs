@@ -141,7 +141,8 @@ impl World {
                 bytes: said.bytes,
                 ends: is_over && index + 1 == last,
             };
-            self.schedule.plan(receiver.speaks_us + receiver.way_us, event);
+            self.schedule
+                .plan(receiver.speaks_us + receiver.way_us, event);
             for number in said.taken {
                 let Some(mail) = self.mail.get_mut(number as usize) else {
                     continue;
@@ -187,17 +188,13 @@ impl World {
         }
     }
 
-    pub fn dial(
-        &mut self,
-        shard: usize,
-        id: ConnId,
-        remote: SocketAddr,
-        source: Option<IpAddr>,
-    ) {
-        let provider = self.scenario.host_of(remote.ip()).map(|(provider, _)| provider);
-        let round_trip_us = provider.map_or(LOCAL_US, |it| {
-            self.scenario.providers[it].round_trip_us
-        });
+    pub fn dial(&mut self, shard: usize, id: ConnId, remote: SocketAddr, source: Option<IpAddr>) {
+        let provider = self
+            .scenario
+            .host_of(remote.ip())
+            .map(|(provider, _)| provider);
+        let round_trip_us =
+            provider.map_or(LOCAL_US, |it| self.scenario.providers[it].round_trip_us);
         let receiver = Receiver {
             provider,
             source: source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
@@ -240,7 +237,9 @@ impl World {
     /// The engine says goodbye: the peer hears it after all that was sent.
     pub fn close(&mut self, shard: usize, id: ConnId) {
         self.sends(shard, id, Vec::new());
-        let end = self.end_of(shard, id).and_then(|key| self.ends.get_mut(key));
+        let end = self
+            .end_of(shard, id)
+            .and_then(|key| self.ends.get_mut(key));
         if let Some(end) = end {
             end.closing = true;
         }

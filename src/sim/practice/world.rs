@@ -50,24 +50,48 @@ const PROGRESS_EVERY_US: u64 = 60 * SECOND;
 pub enum Event {
     /// Mail of a tick comes into being.
     Arrive,
-    Tick { shard: usize, at_us: u64 },
+    Tick {
+        shard: usize,
+        at_us: u64,
+    },
     /// A connection is made, or fails.
     Dialed(Key),
     /// Bytes reach who is not the engine; nothing at all is the end of them.
-    ToPeer { end: Key, bytes: Vec<u8> },
+    ToPeer {
+        end: Key,
+        bytes: Vec<u8>,
+    },
     /// What a receiver or client has said reaches the engine.
-    ToEngine { end: Key, bytes: Vec<u8>, ends: bool },
+    ToEngine {
+        end: Key,
+        bytes: Vec<u8>,
+        ends: bool,
+    },
     /// All shared bytes have left.
     Left(Key),
     /// The engine hears that a connection is over.
     Gone(Key),
     /// A client has waited long enough.
     Client(usize),
-    DiskDone { shard: usize, op: OpId },
-    ReadDone { shard: usize, read: u64 },
-    HoseDone { shard: usize },
-    Mesh { from: usize, to: usize },
-    Control { shard: usize, message: Box<ToShard> },
+    DiskDone {
+        shard: usize,
+        op: OpId,
+    },
+    ReadDone {
+        shard: usize,
+        read: u64,
+    },
+    HoseDone {
+        shard: usize,
+    },
+    Mesh {
+        from: usize,
+        to: usize,
+    },
+    Control {
+        shard: usize,
+        message: Box<ToShard>,
+    },
 }
 
 pub struct World {
@@ -251,7 +275,9 @@ impl World {
             let domain = letter.domain as u32;
             self.letters.insert(number, (domain, letter.size as u32));
             self.internet.arrived(letter.provider, from_us);
-            self.clients[number as usize % shards].waiting.push_back(number);
+            self.clients[number as usize % shards]
+                .waiting
+                .push_back(number);
         }
         for shard in 0..shards {
             self.client_goes_on(shard);
