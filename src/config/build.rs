@@ -126,7 +126,7 @@ impl Builder<'_, '_> {
     fn file(&mut self, source: SourceFile, from: Option<Span>, scope: ScopeId) {
         let name = source.name.clone();
         let bytes = source.text.len();
-        if self.built.sources.len() == FILES_MAX || bytes > FILE_BYTES_MAX {
+        if self.built.sources.count() == FILES_MAX || bytes > FILE_BYTES_MAX {
             let message = match bytes > FILE_BYTES_MAX {
                 true => format!("{name} has {bytes} bytes, more than {FILE_BYTES_MAX}"),
                 false => format!("more than {FILES_MAX} files are included"),

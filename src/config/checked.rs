@@ -371,7 +371,7 @@ impl Config {
 
     /// How many files it was read from.
     pub fn files(&self) -> usize {
-        self.sources.len()
+        self.sources.count()
     }
 
     /// The configuration in canonical form: comments gone, includes merged, names as in the table.

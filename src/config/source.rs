@@ -66,7 +66,7 @@ impl Sources {
     }
 
     /// How many files were added.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.files.len()
     }
 

@@ -64,11 +64,10 @@ impl<'a> Stanza<'a> {
 
     /// The last assignment of an option, as in the configuration.
     fn option(&self, wanted: &str) -> Option<&'a RawValue> {
-        let found = self.items.iter().rev().find_map(|item| match item {
+        self.items.iter().rev().find_map(|item| match item {
             Item::Option { name, value } if name.text.eq_ignore_ascii_case(wanted) => Some(value),
             _ => None,
-        });
-        found
+        })
     }
 
     pub fn has(&self, wanted: &str) -> bool {

@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Bytes reach the client or the receiver; none at all is the end of them.
-    pub fn to_peer(&mut self, key: Key, bytes: &[u8]) {
+    pub fn peer_gets(&mut self, key: Key, bytes: &[u8]) {
         let Some(end) = self.ends.get_mut(key) else {
             return;
         };
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    pub fn to_engine(&mut self, key: Key, bytes: Vec<u8>, ends: bool) {
+    pub fn engine_gets(&mut self, key: Key, bytes: Vec<u8>, ends: bool) {
         let Some(end) = self.ends.get(key) else {
             return;
         };

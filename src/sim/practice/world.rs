@@ -225,8 +225,8 @@ impl World {
                 }
             }
             Event::Dialed(end) => self.dialed(end),
-            Event::ToPeer { end, bytes } => self.to_peer(end, &bytes),
-            Event::ToEngine { end, bytes, ends } => self.to_engine(end, bytes, ends),
+            Event::ToPeer { end, bytes } => self.peer_gets(end, &bytes),
+            Event::ToEngine { end, bytes, ends } => self.engine_gets(end, bytes, ends),
             Event::Left(end) => self.left(end),
             Event::Gone(end) => self.gone(end),
             Event::Client(shard) => self.client_goes_on(shard),
