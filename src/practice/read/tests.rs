@@ -52,107 +52,109 @@ fn what_is_not_said_has_a_usual_value_and_zero_lifts_a_limit() {
     assert_eq!(provider.next_phase_us(HOUR), None);
 }
 
+/// What is wrong, where that is told, and some of what was expected.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "provider p { conections = 3 }",
+        "3:14",
+        "did you mean \"connections\"?",
+    ),
+    (
+        "provider p { connections = many }",
+        "3:28",
+        "a whole number from 0 to 1000000",
+    ),
+    (
+        "provider p { rate = \"5/\" }",
+        "3:21",
+        "expected N, N/SECONDS",
+    ),
+    (
+        "provider p { latency = ( 2s 1s ) }",
+        "3:24",
+        "the least and the most",
+    ),
+    (
+        "provider p { at 2h { } at 1h { } }",
+        "3:27",
+        "each later than the one before",
+    ),
+    (
+        "provider p { at 1h { share = 2 } }",
+        "3:22",
+        "one of connections",
+    ),
+    (
+        "provider p { block { binding = z from = 1h to = 2h } }",
+        "3:32",
+        "a binding",
+    ),
+    (
+        "provider p { block { from = 2h to = 1h } }",
+        "3:14",
+        "a later time",
+    ),
+    (
+        "provider p { outage { from = 2h } }",
+        "3:14",
+        "a later time",
+    ),
+    (
+        "provider p { volume { least = 9 most = 2 } }",
+        "3:14",
+        "most not below it",
+    ),
+    (
+        "provider p { words = nobody }",
+        "3:22",
+        "one of plain, google",
+    ),
+    (
+        "provider p { replies { rate = \"250 fine\" } }",
+        "3:31",
+        "fours or fives",
+    ),
+    (
+        "provider p { domains = ( a.example a.example ) }",
+        "3:36",
+        "each once",
+    ),
+    (
+        "provider p { mx = 17 }",
+        "3:19",
+        "a whole number from 1 to 16",
+    ),
+    ("provider { }", "3:1", "1 to 63 letters"),
+    ("provider p { } provider p { }", "3:16", "another name"),
+    ("provider p { } include \"x\"", "3:24", "one of duration"),
+    (
+        "provider p { } goals { settles = 2d }",
+        "3:34",
+        "before the end",
+    ),
+    (
+        "provider p { } binding a { address = 127.0.1.1 }",
+        "3:16",
+        "another name",
+    ),
+    (
+        "provider p { } binding c { address = 127.0.1.1 }",
+        "3:38",
+        "of its own",
+    ),
+    ("provider p { } binding c { address = ::1 }", "3:38", "IPv4"),
+    (
+        "provider p { } load { messages_per_hour = 1 }",
+        "3:16",
+        "one of them",
+    ),
+    ("provider p { } duration = 0s", "3:27", "from 1 second"),
+    ("provider p {", "3:12", "a matching `}`"),
+];
+
 #[test]
 fn every_mistake_has_its_place_and_what_was_expected() {
-    let cases = [
-        (
-            "provider p { conections = 3 }",
-            "3:14",
-            "did you mean \"connections\"?",
-        ),
-        (
-            "provider p { connections = many }",
-            "3:28",
-            "a whole number from 0 to 1000000",
-        ),
-        (
-            "provider p { rate = \"5/\" }",
-            "3:21",
-            "expected N, N/SECONDS",
-        ),
-        (
-            "provider p { latency = ( 2s 1s ) }",
-            "3:24",
-            "the least and the most",
-        ),
-        (
-            "provider p { at 2h { } at 1h { } }",
-            "3:27",
-            "each later than the one before",
-        ),
-        (
-            "provider p { at 1h { share = 2 } }",
-            "3:22",
-            "one of connections",
-        ),
-        (
-            "provider p { block { binding = z from = 1h to = 2h } }",
-            "3:32",
-            "a binding",
-        ),
-        (
-            "provider p { block { from = 2h to = 1h } }",
-            "3:14",
-            "a later time",
-        ),
-        (
-            "provider p { outage { from = 2h } }",
-            "3:14",
-            "a later time",
-        ),
-        (
-            "provider p { volume { least = 9 most = 2 } }",
-            "3:14",
-            "most not below it",
-        ),
-        (
-            "provider p { words = nobody }",
-            "3:22",
-            "one of plain, google",
-        ),
-        (
-            "provider p { replies { rate = \"250 fine\" } }",
-            "3:31",
-            "fours or fives",
-        ),
-        (
-            "provider p { domains = ( a.example a.example ) }",
-            "3:36",
-            "each once",
-        ),
-        (
-            "provider p { mx = 17 }",
-            "3:19",
-            "a whole number from 1 to 16",
-        ),
-        ("provider { }", "3:1", "1 to 63 letters"),
-        ("provider p { } provider p { }", "3:16", "another name"),
-        ("provider p { } include \"x\"", "3:24", "one of duration"),
-        (
-            "provider p { } goals { settles = 2d }",
-            "3:34",
-            "before the end",
-        ),
-        (
-            "provider p { } binding a { address = 127.0.1.1 }",
-            "3:16",
-            "another name",
-        ),
-        (
-            "provider p { } binding c { address = 127.0.1.1 }",
-            "3:38",
-            "of its own",
-        ),
-        ("provider p { } binding c { address = ::1 }", "3:38", "IPv4"),
-        (
-            "provider p { } load { messages_per_hour = 1 }",
-            "3:16",
-            "one of them",
-        ),
-        ("provider p { } duration = 0s", "3:27", "from 1 second"),
-        ("provider p {", "3:12", "a matching `}`"),
-    ];
-    for (text, place, expected) in cases {
+    for (text, place, expected) in MISTAKES {
         let found = errors(&format!("{LEAST}{text}"));
         let at = format!("x:{place}: error: ");
         let told = found

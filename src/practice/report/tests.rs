@@ -10,8 +10,7 @@ const TEXT: &str = "duration = 200s load { messages_per_hour = 3600 } \
     provider quiet { }";
 
 /// A sender that delivers one a second, skips every third, and tries twice in every tenth.
-#[test]
-fn a_run_is_judged_against_what_was_possible() {
+fn sender() -> (Internet, Vec<Mail>, Vec<Retry>) {
     let scenario = Arc::new(for_tests(TEXT));
     let source = scenario.bindings[0].address;
     let mut internet = Internet::new(scenario, 1);
@@ -48,6 +47,12 @@ fn a_run_is_judged_against_what_was_possible() {
             ended,
         });
     }
+    (internet, all, retries)
+}
+
+#[test]
+fn a_run_is_judged_against_what_was_possible() {
+    let (internet, mut all, retries) = sender();
     all[2].ended = Some(Ended::Lost);
     let run = Run {
         internet: &internet,

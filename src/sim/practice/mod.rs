@@ -1,6 +1,6 @@
 //! Whole engines against an internet to practise on: the same engines and disks as in the world of
-//! faults, in virtual time, with nothing going wrong but what the receivers of a scenario do. Nothing
-//! is checked here, everything is counted; a day of mail takes seconds.
+//! faults, in virtual time, with nothing going wrong but what the receivers of a scenario do.
+//! Nothing is checked here, everything is counted; a day of mail takes seconds.
 
 mod client;
 mod engines;
