@@ -89,7 +89,7 @@ pub struct Attempt<'a> {
 }
 
 /// Moments of starts, as far back as any window looks.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Starts {
     at_us: VecDeque<u64>,
     kept_max: usize,
@@ -125,6 +125,7 @@ impl Starts {
 }
 
 /// What a receiver knows of a sending address.
+#[derive(Debug)]
 struct Sender {
     binding: Option<usize>,
     connections: u32,
@@ -156,7 +157,7 @@ impl Sender {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Receiver {
     senders: Map<IpAddr, Sender>,
     /// First attempts, by a hash of sending address, sender and mailbox.
@@ -165,9 +166,12 @@ struct Receiver {
 }
 
 /// All receivers of a scenario.
+#[derive(Debug)]
 pub struct Internet {
     scenario: Arc<Scenario>,
     receivers: Vec<Receiver>,
+    /// Who has which domain.
+    domains: Map<String, usize>,
     prng: Prng,
 }
 
@@ -183,6 +187,7 @@ impl Internet {
         };
         Internet {
             receivers: scenario.providers.iter().map(receiver).collect(),
+            domains: scenario.domains(),
             prng: Prng::stream(seed, "receivers"),
             scenario,
         }
@@ -190,6 +195,13 @@ impl Internet {
 
     pub fn scenario(&self) -> &Arc<Scenario> {
         &self.scenario
+    }
+
+    /// Who has the domain of an address.
+    pub fn provider_of(&self, address: &[u8]) -> Option<usize> {
+        let at = memchr::memrchr(b'@', address)?;
+        let domain = core::str::from_utf8(&address[at + 1..]).ok()?;
+        self.domains.get(&domain.to_ascii_lowercase()).copied()
     }
 
     pub fn account(&self, provider: usize) -> &Account {

@@ -2,7 +2,9 @@
 
 use core::net::IpAddr;
 use core::net::Ipv4Addr;
+use core::net::SocketAddr;
 
+use crate::base::map::Map;
 use crate::base::throttle::Rate;
 use crate::practice::words::Words;
 
@@ -202,6 +204,40 @@ impl Scenario {
         let host = usize::from(last).checked_sub(1)?;
         let known = self.providers.get(provider)?;
         (first == 127 && host < known.hosts.len()).then_some((provider, host))
+    }
+
+    /// Which provider has which domain.
+    pub fn domains(&self) -> Map<String, usize> {
+        let each = self.providers.iter().enumerate();
+        let pairs = each.flat_map(|(index, it)| it.domains.iter().map(move |name| (name, index)));
+        pairs.map(|(name, index)| (name.clone(), index)).collect()
+    }
+
+    /// Addresses of all hosts, with a port.
+    pub fn hosts(&self, port: u16) -> Vec<SocketAddr> {
+        let each = self.providers.iter().enumerate();
+        let of = |(index, it): (usize, &Provider)| {
+            let hosts = 0..it.hosts.len();
+            hosts.map(move |host| SocketAddr::new(Scenario::address(index, host), port))
+        };
+        each.flat_map(of).collect()
+    }
+
+    /// The lines of a zone file that leads to the providers' hosts.
+    pub fn zone(&self) -> String {
+        let mut text = String::from("$TTL 3600\n");
+        for (index, provider) in self.providers.iter().enumerate() {
+            for (host, name) in provider.hosts.iter().enumerate() {
+                let address = Scenario::address(index, host);
+                text.push_str(&format!("{name} A {address}\n"));
+            }
+            for domain in &provider.domains {
+                for name in &provider.hosts {
+                    text.push_str(&format!("{domain} MX 10 {name}\n"));
+                }
+            }
+        }
+        text
     }
 
     pub fn binding_of(&self, address: IpAddr) -> Option<usize> {

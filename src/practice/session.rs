@@ -13,6 +13,9 @@ const LINE_BYTES_MAX: usize = 6_144;
 /// Recipients of one transaction (RFC 5321 4.5.3.1.8 asks for 100).
 const RECIPIENTS_MAX: u32 = 1_000;
 
+/// Who greets, before anybody knows who is meant.
+const ANYBODY: &str = "practice.example";
+
 /// Something to say, and how long it takes after what was said before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Said {
@@ -20,6 +23,12 @@ pub struct Said {
     pub bytes: Vec<u8>,
     /// Numbers of the messages that this reply takes.
     pub taken: Vec<u64>,
+    /// Messages that it takes, and their recipients.
+    pub messages: u32,
+    pub recipients: u32,
+    /// Of their content, as it came, without the last dot.
+    pub content_bytes: u64,
+    pub by_chunks: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +47,8 @@ enum State {
 
 /// See the module's head.
 pub struct Session {
-    provider: usize,
+    /// Nothing before a recipient tells, where the address does not.
+    provider: Option<usize>,
     source: IpAddr,
     state: State,
     /// Input that is not whole yet.
@@ -52,13 +62,16 @@ pub struct Session {
     numbers: Vec<u64>,
     /// Messages taken.
     messages: u32,
+    /// Of the content so far.
+    content_bytes: u64,
+    by_chunks: bool,
 }
 
 impl Session {
     /// A connection was made: what the receiver says first.
     pub fn open(
         internet: &mut Internet,
-        provider: usize,
+        provider: Option<usize>,
         source: IpAddr,
         now_us: u64,
         said: &mut Vec<Said>,
@@ -74,11 +87,17 @@ impl Session {
             recipients: 0,
             numbers: Vec::new(),
             messages: 0,
+            content_bytes: 0,
+            by_chunks: false,
+        };
+        let Some(provider) = provider else {
+            say(said, &["220 ", ANYBODY, " ESMTP"]);
+            return session;
         };
         match internet.connect(provider, source, now_us) {
             Ok(()) => {
                 session.inside = true;
-                let host = &internet.scenario().providers[provider].hosts[0];
+                let host = session.host(internet);
                 say(said, &["220 ", host, " ESMTP"]);
             }
             Err(refusal) => {
@@ -89,6 +108,11 @@ impl Session {
         session
     }
 
+    fn host<'a>(&self, internet: &'a Internet) -> &'a str {
+        let provider = self.provider.map(|it| &internet.scenario().providers[it]);
+        provider.map_or(ANYBODY, |it| &it.hosts[0])
+    }
+
     /// Nothing more is said, and nothing more is read.
     pub fn is_over(&self) -> bool {
         self.state == State::Over
@@ -96,8 +120,8 @@ impl Session {
 
     /// The connection has ended. To be called once.
     pub fn close(self, internet: &mut Internet) {
-        if self.inside {
-            internet.disconnect(self.provider, self.source);
+        if let Some(provider) = self.provider.filter(|_| self.inside) {
+            internet.disconnect(provider, self.source);
         }
     }
 
@@ -150,15 +174,20 @@ impl Session {
                         if rest.len() > kept {
                             self.state = State::Data { begun: true };
                         }
+                        self.content_bytes += (rest.len() - kept) as u64;
                         return input.len() - kept;
                     };
                     used += end;
                     self.state = State::Command;
+                    // The dot and its line end.
+                    self.content_bytes += end as u64 - 3;
                     self.whole(internet, now_us, said);
                 }
                 State::Chunk { left, last } => {
                     let taken = left.min(rest.len());
                     used += taken;
+                    self.content_bytes += taken as u64;
+                    self.by_chunks = true;
                     if taken < left {
                         let left = left - taken;
                         self.state = State::Chunk { left, last };
@@ -196,7 +225,7 @@ impl Session {
         } else if is(b"EHLO") {
             self.reset();
             self.greeted = true;
-            let host = &internet.scenario().providers[self.provider].hosts[0];
+            let host = self.host(internet);
             let keywords = [
                 "250-PIPELINING",
                 "250-CHUNKING",
@@ -209,7 +238,7 @@ impl Session {
         } else if is(b"HELO") {
             self.reset();
             self.greeted = true;
-            let host = &internet.scenario().providers[self.provider].hosts[0];
+            let host = self.host(internet);
             say(said, &["250 ", host]);
         } else if is(b"RSET") {
             self.reset();
@@ -253,7 +282,25 @@ impl Session {
             recipient,
             before: self.messages,
         };
-        match internet.recipient(self.provider, attempt, now_us) {
+        let Some(provider) = self.provider.or_else(|| internet.provider_of(recipient)) else {
+            return say(said, &["550 5.1.2 Nobody has this domain"]);
+        };
+        if self.provider.is_none() && !internet.answers(provider, now_us) {
+            say(said, &["421 4.3.2 Nobody is there"]);
+            self.state = State::Over;
+            return;
+        }
+        if self.provider.replace(provider).is_none() {
+            match internet.connect(provider, self.source, now_us) {
+                Ok(()) => self.inside = true,
+                Err(refusal) => {
+                    say(said, &[refusal.reply]);
+                    self.state = State::Over;
+                    return;
+                }
+            }
+        }
+        match internet.recipient(provider, attempt, now_us) {
             Ok(()) => {
                 self.recipients += 1;
                 self.numbers.extend(load::number_of(recipient));
@@ -309,14 +356,20 @@ impl Session {
     /// The message is there whole.
     fn whole(&mut self, internet: &mut Internet, now_us: u64, said: &mut Vec<Said>) {
         let mut thinks_us = 0;
-        for _ in 0..self.recipients {
-            thinks_us = internet.deliver(self.provider, now_us);
+        if let Some(provider) = self.provider {
+            for _ in 0..self.recipients {
+                thinks_us = internet.deliver(provider, now_us);
+            }
         }
         self.messages += 1;
         said.push(Said {
             thinks_us,
             bytes: b"250 2.0.0 Taken\r\n".to_vec(),
             taken: core::mem::take(&mut self.numbers),
+            messages: 1,
+            recipients: self.recipients,
+            content_bytes: self.content_bytes,
+            by_chunks: self.by_chunks,
         });
         self.reset();
     }
@@ -325,6 +378,8 @@ impl Session {
         self.sender = None;
         self.recipients = 0;
         self.numbers.clear();
+        self.content_bytes = 0;
+        self.by_chunks = false;
     }
 }
 

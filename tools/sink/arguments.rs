@@ -1,14 +1,19 @@
 //! The command line of `pelton-sink`.
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::bail;
 use clap::Parser;
 use pelton::base::units;
+use pelton::config::SourceFile;
+use pelton::practice;
+use pelton::practice::scenario::Scenario;
 use pelton::rig::dns::zone;
 use pelton::rig::dns::zone::Zone;
 use pelton::rig::runtime;
@@ -16,6 +21,9 @@ use pelton::rig::sink::SinkConfig;
 use pelton::rig::sink::behaviour;
 use pelton::rig::sink::behaviour::Behaviours;
 use pelton::rig::sink::session::Extensions;
+
+/// Where a sink listens unless told otherwise.
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2_526);
 
 /// Addresses that one sink listens on.
 const LISTEN_MAX: usize = 1_024;
@@ -28,9 +36,20 @@ const LISTEN_MAX: usize = 1_024;
 #[derive(Debug, Parser)]
 #[command(name = "pelton-sink", version, after_long_help = after_help())]
 pub struct Arguments {
-    /// Listen on IP:PORT or IP:FIRST-LAST; may be repeated. Port 0: the kernel chooses.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2526")]
+    /// Listen on IP:PORT or IP:FIRST-LAST; may be repeated. Port 0: the kernel chooses. Default:
+    /// 127.0.0.1:2526, or every host of the scenario.
+    #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
+
+    /// Play the receivers of this scenario (as `pelton practice` does in virtual time): by the
+    /// address that was connected to, or by the recipient's domain where --listen names others.
+    /// Its names are what --dns answers.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["behaviour", "capture", "zone", "without"])]
+    pub scenario: Option<PathBuf>,
+
+    /// Port of the scenario's hosts.
+    #[arg(long, default_value_t = 2526, requires = "scenario")]
+    pub port: u16,
 
     /// Executor threads. Default: one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -62,8 +81,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
 
-    /// Answer DNS on this address, UDP and TCP, from --zone.
-    #[arg(long, value_name = "ADDR", requires = "zone")]
+    /// Answer DNS on this address, UDP and TCP, from --zone or --scenario.
+    #[arg(long, value_name = "ADDR")]
     pub dns: Option<SocketAddr>,
 
     /// Zone file of --dns; the format is below (--help).
@@ -78,9 +97,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     pub messages: Option<u64>,
 
-    /// Seed of everything that happens by chance.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Seed of everything that happens by chance. Default: that of the scenario, or 1.
+    #[arg(long)]
+    pub seed: Option<u64>,
 
     /// Print the totals as one JSON document (schema pelton-sink.totals/1).
     #[arg(long)]
@@ -91,7 +110,12 @@ impl Arguments {
     /// The sink and the DNS zone that were asked for; an error is a fault of the command line or
     /// of a file that it names.
     pub fn config(&self) -> anyhow::Result<(SinkConfig, Option<(SocketAddr, Zone)>)> {
-        let mut listen = Vec::new();
+        let scenario = self.scenario.as_deref().map(scenario).transpose()?;
+        let mut listen = match &scenario {
+            Some(scenario) if self.listen.is_empty() => scenario.hosts(self.port),
+            None if self.listen.is_empty() => vec![DEFAULT],
+            _ => Vec::new(),
+        };
         for text in &self.listen {
             listen.extend(addresses(text)?);
         }
@@ -113,12 +137,14 @@ impl Arguments {
                 Behaviours::parse(&read(path)?).with_context(|| path.display().to_string())?
             }
         };
-        let zone = match (self.dns, &self.zone) {
-            (Some(addr), Some(path)) => {
+        let zone = match (self.dns, &self.zone, &scenario) {
+            (Some(addr), Some(path), _) => {
                 let zone = Zone::parse(&read(path)?).with_context(|| path.display().to_string())?;
                 Some((addr, zone))
             }
-            _ => None,
+            (Some(addr), None, Some(scenario)) => Some((addr, Zone::parse(&scenario.zone())?)),
+            (Some(_), None, None) => bail!("--dns answers from --zone or --scenario"),
+            (None, ..) => None,
         };
         let config = SinkConfig {
             listen,
@@ -129,9 +155,28 @@ impl Arguments {
             size_bytes_max: self.max_size,
             behaviours,
             capture: self.capture.clone(),
-            seed: self.seed,
+            seed: self.seed(scenario.as_deref()),
+            scenario,
         };
         Ok((config, zone))
+    }
+
+    fn seed(&self, scenario: Option<&Scenario>) -> u64 {
+        self.seed.or(scenario.map(|it| it.seed)).unwrap_or(1)
+    }
+}
+
+fn scenario(path: &std::path::Path) -> anyhow::Result<Arc<Scenario>> {
+    let source = SourceFile {
+        name: path.display().to_string(),
+        text: read(path)?,
+    };
+    match practice::read::read(source) {
+        Ok(scenario) => Ok(Arc::new(scenario)),
+        Err(errors) => {
+            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            bail!("the scenario has mistakes\n{}", all.join("\n"))
+        }
     }
 }
 
@@ -167,7 +212,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn after_help() -> String {
-    format!("{}\n{}", behaviour::FORMAT, zone::FORMAT)
+    format!(
+        "{}\n{}\n{}",
+        behaviour::FORMAT,
+        zone::FORMAT,
+        practice::read::FORMAT
+    )
 }
 
 #[cfg(test)]

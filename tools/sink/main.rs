@@ -20,6 +20,8 @@ use arguments::Arguments;
 use clap::Parser;
 use pelton::base::units;
 use pelton::cli::output::say;
+use pelton::practice::internet::Account;
+use pelton::practice::words::Cause;
 use pelton::rig::dns::DnsResponder;
 use pelton::rig::runtime;
 use pelton::rig::sink::Sink;
@@ -67,14 +69,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
     let elapsed = sink.elapsed();
     let failure = sink.failure();
+    let accounts = sink.accounts();
     let counts = sink.stop();
     let dns_counts = dns.map(DnsResponder::stop);
     if arguments.json {
         let mut totals = counts.to_json(elapsed.as_secs_f64());
         totals["dns"] = dns_counts.map_or(serde_json::Value::Null, |counts| counts.to_json());
+        if !accounts.is_empty() {
+            totals["providers"] = accounts.iter().map(account_value).collect();
+        }
         say(&totals.to_string());
     } else {
         print_totals(&counts, elapsed);
+        accounts.iter().for_each(print_account);
         if let Some(dns) = dns_counts {
             say(dns.to_string().trim_end());
         }
@@ -135,6 +142,35 @@ fn watch(sink: &Sink, arguments: &Arguments, ended: &AtomicBool) {
     if show {
         eprintln!();
     }
+}
+
+/// What a receiver of the scenario has seen.
+fn account_value((name, account): &(String, Account)) -> serde_json::Value {
+    let refused = |cause: Cause| account.refusals(cause);
+    serde_json::json!({
+        "provider": name,
+        "connections": account.connections,
+        "connections_refused": refused(Cause::Connections),
+        "connections_unanswered": account.unreachable,
+        "attempts": account.attempts,
+        "delivered": account.delivered,
+        "over_sending": account.over_sending(),
+        "greylisted": refused(Cause::Greylist),
+        "blocked_refusals": refused(Cause::Block),
+    })
+}
+
+fn print_account((name, account): &(String, Account)) {
+    let refused = |cause: Cause| units::grouped(account.refusals(cause));
+    say(&format!(
+        "{name:<20} delivered {:>9}  sent too much {:>7}  connections refused {:>5}  \
+         greylisted {:>5}  blocked {:>5}",
+        units::grouped(account.delivered),
+        units::grouped(account.over_sending()),
+        refused(Cause::Connections),
+        refused(Cause::Greylist),
+        refused(Cause::Block),
+    ));
 }
 
 fn print_totals(counts: &Counts, elapsed: Duration) {

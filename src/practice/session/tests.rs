@@ -13,7 +13,7 @@ fn check(provider: &str, input: &str, expected: &[&str]) {
         let mut internet = Internet::new(Arc::new(for_tests(&text)), 1);
         let source = internet.scenario().bindings[0].address;
         let mut said = Vec::new();
-        let mut session = Session::open(&mut internet, 0, source, 0, &mut said);
+        let mut session = Session::open(&mut internet, Some(0), source, 0, &mut said);
         for bytes in input.as_bytes().chunks(piece) {
             session.receive(&mut internet, bytes, 0, &mut said);
         }
@@ -125,11 +125,63 @@ fn a_reply_tells_which_messages_it_takes() {
     let mut internet = Internet::new(Arc::new(for_tests(text)), 1);
     let source = internet.scenario().bindings[0].address;
     let mut said = Vec::new();
-    let mut session = Session::open(&mut internet, 0, source, 0, &mut said);
+    let mut session = Session::open(&mut internet, Some(0), source, 0, &mut said);
     let input = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<u1+3@p.example>\r\n\
         RCPT TO:<u1+9@p.example>\r\nRCPT TO:<u1@p.example>\r\nBDAT 0 LAST\r\n";
     session.receive(&mut internet, input, 0, &mut said);
     let taken: Vec<u64> = said.iter().flat_map(|it| it.taken.clone()).collect();
     assert_eq!(taken, [3, 9]);
-    assert_eq!(internet.account(0).delivered, 3);
+    let whole = said.last().expect("the message was taken");
+    assert_eq!(
+        (whole.messages, whole.recipients, whole.by_chunks),
+        (1, 3, true)
+    );
+    session.receive(
+        &mut internet,
+        b"MAIL FROM:<>\r\nRCPT TO:<u@p.example>\r\nDATA\r\n",
+        0,
+        &mut said,
+    );
+    for part in ["ab\r\n..", "\r\n", "cd\r\n.", "\r\n"] {
+        session.receive(&mut internet, part.as_bytes(), 0, &mut said);
+    }
+    let whole = said.last().expect("the message was taken");
+    assert_eq!(
+        (whole.messages, whole.content_bytes, whole.by_chunks),
+        (1, 12, false)
+    );
+    assert_eq!(internet.account(0).delivered, 4);
+}
+
+#[test]
+fn where_the_address_does_not_tell_the_recipient_does() {
+    let text = "load { messages_per_hour = 1 } binding a { address = 127.0.1.1 } \
+        provider p { connections = 1 } provider q { outage { from = 0s to = 1h } }";
+    let mut internet = Internet::new(Arc::new(for_tests(text)), 1);
+    let source = internet.scenario().bindings[0].address;
+    let open = |internet: &mut Internet, domain: &str| {
+        let mut said = Vec::new();
+        let mut session = Session::open(internet, None, source, 0, &mut said);
+        let input = format!("HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<u@{domain}>\r\n");
+        session.receive(internet, input.as_bytes(), 0, &mut said);
+        let text = String::from_utf8_lossy(&said[0].bytes).into_owned();
+        let last = text.lines().last().map(str::to_string);
+        (session, last.unwrap_or_default())
+    };
+    let (first, said) = open(&mut internet, "P.example");
+    assert_eq!(said, "250 2.1.5 Recipient ok");
+    let (second, said) = open(&mut internet, "p.example");
+    assert_eq!(said, "421 4.7.0 Too many connections");
+    assert!(second.is_over() && !first.is_over());
+    second.close(&mut internet);
+    first.close(&mut internet);
+    assert_eq!(open(&mut internet, "p.example").1, "250 2.1.5 Recipient ok");
+    assert_eq!(
+        open(&mut internet, "q.example").1,
+        "421 4.3.2 Nobody is there"
+    );
+    assert_eq!(
+        open(&mut internet, "z.example").1,
+        "550 5.1.2 Nobody has this domain"
+    );
 }

@@ -38,11 +38,11 @@ const PACE_TICKS_PER_SECOND: u64 = 10;
 const OUT_BYTES_KEPT: usize = 4 * 1024;
 
 /// One executor of a sink.
-struct Executor {
-    index: usize,
-    shared: Arc<Shared>,
+pub(super) struct Executor {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
     /// What every connection reads into, one after the other.
-    scratch: RefCell<Vec<u8>>,
+    pub(super) scratch: RefCell<Vec<u8>>,
     records: RefCell<Vec<u8>>,
     prng: RefCell<Prng>,
     tasks: Rc<Tasks>,
@@ -99,6 +99,11 @@ impl Executor {
             };
             let _ = stream.set_nodelay(true);
             let own = self.clone();
+            if self.shared.internet.is_some() {
+                self.tasks
+                    .spawn(move |interrupt| own.practise(stream, peer, addr, interrupt));
+                continue;
+            }
             self.tasks
                 .spawn(move |interrupt| own.serve(stream, Session::new(peer, addr), interrupt));
         }
@@ -211,7 +216,11 @@ impl Executor {
         Ok(step)
     }
 
-    async fn linger(&self, stream: &mut TcpStream, interrupt: &Interrupt) -> Result<(), Ended> {
+    pub(super) async fn linger(
+        &self,
+        stream: &mut TcpStream,
+        interrupt: &Interrupt,
+    ) -> Result<(), Ended> {
         let _ = stream.shutdown(std::net::Shutdown::Write).await;
         let drained = async {
             let bytes_max = runtime::READ_BYTES_MAX;

@@ -12,6 +12,7 @@ pub mod capture;
 mod connection;
 pub mod counts;
 pub mod judge;
+mod practice;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,10 @@ use judge::Judge;
 use session::Extensions;
 use session::Profile;
 
+use crate::practice::internet::Account;
+use crate::practice::internet::Internet;
+use crate::practice::scenario::Provider;
+use crate::practice::scenario::Scenario;
 use crate::rig::runtime;
 use crate::rig::runtime::RigError;
 use crate::rig::runtime::Stop;
@@ -60,6 +65,9 @@ pub struct SinkConfig {
     pub behaviours: Behaviours,
     /// Appends every message received whole to this file (see [`capture::Record`]).
     pub capture: Option<PathBuf>,
+    /// Plays the receivers of this scenario, instead of one without limits. Only the addresses,
+    /// threads and the seed of this configuration matter then.
+    pub scenario: Option<Arc<Scenario>>,
     /// Seed of everything that happens by chance.
     pub seed: u64,
 }
@@ -75,6 +83,7 @@ impl Default for SinkConfig {
             size_bytes_max: 100 * 1024 * 1024,
             behaviours: Behaviours::default(),
             capture: None,
+            scenario: None,
             seed: 1,
         }
     }
@@ -86,6 +95,7 @@ struct Shared {
     began: Instant,
     profile: Profile,
     judge: Judge,
+    internet: Option<Mutex<Internet>>,
     capture: Option<CaptureFile>,
     stop: Arc<Stop>,
     /// One set of counts per executor; a lock is held for one batch of input and never contended
@@ -174,6 +184,9 @@ impl Sink {
                 config.behaviours,
             ),
             judge,
+            internet: config
+                .scenario
+                .map(|it| Mutex::new(Internet::new(it, config.seed))),
             capture,
             stop: Stop::new(config.threads),
             counts: (0..config.threads).map(|_| Mutex::default()).collect(),
@@ -213,6 +226,18 @@ impl Sink {
             sum.add(&self.shared.counts(executor));
         }
         sum
+    }
+
+    /// What each receiver of the scenario has seen, in the order of the file.
+    pub fn accounts(&self) -> Vec<(String, Account)> {
+        let Some(internet) = &self.shared.internet else {
+            return Vec::new();
+        };
+        let internet = internet.lock().unwrap_or_else(PoisonError::into_inner);
+        let providers = internet.scenario().providers.iter().enumerate();
+        let account =
+            |(index, it): (usize, &Provider)| (it.name.clone(), internet.account(index).clone());
+        providers.map(account).collect()
     }
 
     /// Messages received whole until now, those dropped after the dot included; cheaper than

@@ -226,7 +226,7 @@ impl World {
         end.dialing = false;
         let (source, internet) = (receiver.source, &mut self.internet);
         let mut said = Vec::new();
-        let session = Session::open(internet, provider, source, now_us, &mut said);
+        let session = Session::open(internet, Some(provider), source, now_us, &mut said);
         receiver.session = Some(session);
         let local = SocketAddr::new(source, 40_000);
         self.receiver_says(key, said);

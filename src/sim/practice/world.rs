@@ -128,12 +128,6 @@ impl World {
     pub fn new(setup: &Setup) -> World {
         let scenario = setup.scenario.clone();
         let shards = setup.shards;
-        let mut domains = Map::default();
-        for (index, provider) in scenario.providers.iter().enumerate() {
-            for domain in &provider.domains {
-                domains.insert(domain.clone(), index);
-            }
-        }
         let cells = Arc::new(Cells::new(setup.config.listeners().len()));
         let mut world = World {
             internet: Internet::new(scenario.clone(), setup.seed),
@@ -155,7 +149,7 @@ impl World {
             mail: Vec::new(),
             letters: Map::default(),
             retries: Vec::new(),
-            domains,
+            domains: scenario.domains(),
             delivered: 0,
             duplicates: 0,
             refused_at_injection: 0,
