@@ -80,6 +80,7 @@ impl World {
                 cells: self.cells.clone(),
                 spool: Spool::new(spool_config, beginning),
                 hose: Hose::new(settings, shard, Vec::new()),
+                orders: Arc::default(),
                 recovered: Some(Box::new(home)),
             };
             self.engines.push(Engine::new(setup, self.now()));
