@@ -12,9 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["types"],
     &["proto", "log", "config"],
     &[
-    &[
         "inject", "policy", "spool", "queue", "shape", "deliver", "hose", "practice",
-    ],
     ],
     &["engine"],
     &["bridge"],

@@ -81,6 +81,7 @@ impl World {
                 spool: Spool::new(spool_config, beginning),
                 hose: Hose::new(settings, shard, Vec::new()),
                 orders: Arc::default(),
+                learnt: Vec::new(),
                 recovered: Some(Box::new(home)),
             };
             self.engines.push(Engine::new(setup, self.now()));
