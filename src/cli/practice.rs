@@ -45,7 +45,7 @@ Examples:
   pelton practice halved-and-lifted                    one of them
   pelton practice my.scenario --config my.conf         yours, with your configuration
   pelton practice warm-up --config a.conf --config b.conf   side by side
-  pelton practice quiet-day --compare                  with the built-in configurations
+  pelton practice quiet-day --compare                  fixed, snap-back and adaptive limits
 
 Exit codes: 0 done, 1 a goal was not reached, 2 a mistake in a file, 3 no such file.";
 
@@ -106,8 +106,17 @@ pub const SCENARIOS: [(&str, &str); 5] = [
 ];
 
 /// Configurations that `--compare` runs.
-pub const CONFIGS: [(&str, &str); 1] =
-    [("fixed", include_str!("../../config/scenarios/fixed.conf"))];
+pub const CONFIGS: [(&str, &str); 3] = [
+    ("fixed", include_str!("../../config/scenarios/fixed.conf")),
+    (
+        "snap-back",
+        include_str!("../../config/scenarios/snap-back.conf"),
+    ),
+    (
+        "adaptive",
+        include_str!("../../config/scenarios/adaptive.conf"),
+    ),
+];
 
 fn after_help() -> String {
     format!("{}\n{EXAMPLES}", read::FORMAT)

@@ -74,6 +74,12 @@ pub fn provider(
         let message = format!("{twice} belongs to another provider");
         reader.wrong(stanza.span_of("domains"), &message, "a domain of its own");
     }
+    let hosts = hosts(reader, stanza, &name);
+    let taken = |host: &&String| others.iter().any(|it| it.hosts.contains(host));
+    if let Some(twice) = hosts.iter().find(taken) {
+        let message = format!("{twice} belongs to another provider");
+        reader.wrong(stanza.span_of("mx"), &message, "hosts of its own");
+    }
     let usual = Limits {
         thinks_us: (10_000, 30_000),
         ..Limits::default()
@@ -81,7 +87,7 @@ pub fn provider(
     let first = limits(reader, stanza, &usual);
     Some(Provider {
         share: reader.number(stanza, "share", 0, 1_000_000).unwrap_or(1),
-        hosts: hosts(reader, stanza, &name),
+        hosts,
         mailboxes: reader
             .number(stanza, "mailboxes", 1, 1_000_000_000)
             .unwrap_or(10_000),

@@ -120,6 +120,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "each once",
     ),
     (
+        "provider p { mx = h.example } provider q { mx = h.example }",
+        "3:49",
+        "hosts of its own",
+    ),
+    (
         "provider p { mx = 17 }",
         "3:19",
         "a whole number from 1 to 16",
