@@ -361,6 +361,22 @@ fn recipients_over_the_limit_are_told_to_come_later_and_a_million_end_the_connec
 }
 
 #[test]
+fn a_connection_has_its_number_of_recipients() {
+    let settings = Settings {
+        connection_recipients_max: 2,
+        ..settings()
+    };
+    let input = "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.com>\r\n\
+                 RCPT TO:<b@example.com>\r\nRCPT TO:<c@example.com>\r\nRSET\r\nMAIL FROM:<>\r\n";
+    let mut rig = Rig::new(TRUSTED, settings);
+    rig.feed(input.as_bytes());
+    let told = codes(&rig.sent);
+    let expected = "250 2.1.0, 250 2.1.5, 250 2.1.5, 452 4.5.3, 250 2.0.0, 421 4.7.0";
+    assert!(told.contains(expected), "{told}");
+    assert!(rig.is_closed);
+}
+
+#[test]
 fn a_connection_has_its_number_of_messages() {
     let settings = Settings {
         receptions_max: 2,

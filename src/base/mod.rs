@@ -6,6 +6,7 @@ pub mod cells;
 pub mod crc;
 pub mod histogram;
 pub mod id_map;
+pub mod limit;
 pub mod map;
 pub mod peer_table;
 pub mod prng;

@@ -29,6 +29,7 @@ use super::settings::ListenerKind;
 use super::settings::ListenerSettings;
 use super::settings::PriorityClass;
 use super::settings::Shards;
+use super::settings::SharedLimit;
 use super::settings::SharedRate;
 use super::source::Sources;
 use super::source::Span;
@@ -273,6 +274,11 @@ impl Config {
         resolve::delivery(self, scopes.delivery_chain(&self.tree, Some(domain)))
     }
 
+    /// True if there is any `host` stanza.
+    pub fn has_hosts(&self) -> bool {
+        self.has_hosts
+    }
+
     /// The limit that a `host` stanza sets for a receiving host; none: no limit. It never falls
     /// back to `max_outbound_connections` of another scope.
     ///
@@ -300,6 +306,24 @@ impl Config {
             }
             _ => None,
         }
+    }
+
+    /// The limit that a `host` stanza sets for all hosts that it matches, together.
+    ///
+    /// # Panics
+    /// As [`Config::binding_settings`].
+    pub fn host_scope_limit(
+        &self,
+        binding: BindingIndex,
+        host: &str,
+        ip: IpAddr,
+    ) -> Option<SharedLimit> {
+        if !self.has_hosts {
+            return None;
+        }
+        let scopes = &self.binding_scopes[binding.0 as usize];
+        let chain = scopes.host_chain(&self.tree, host, Some(ip));
+        self.shared_limit(&chain, "scope_max_outbound_connections")
     }
 
     /// The throttles that `host` stanzas set for a receiving host: of messages and of connections.
@@ -333,6 +357,17 @@ impl Config {
         };
         let of = format!("{option} of {}", self.tree.path(scope)).into();
         Some(SharedRate { rate, of })
+    }
+
+    /// What the first scope of a chain that sets a limit of connections says, and which it is.
+    pub(super) fn shared_limit(&self, chain: &[ScopeId], option: &str) -> Option<SharedLimit> {
+        let (scope, setting) = self.first_setting(chain, self.id(option))?;
+        let Value::Int(max @ 1..) = setting.value else {
+            return None;
+        };
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let of = format!("{option} of {}", self.tree.path(scope)).into();
+        Some(SharedLimit { max, of })
     }
 
     /// All listeners in file order.

@@ -147,7 +147,17 @@ impl Config {
                 .into_iter()
                 .collect());
         }
-        if spec.allows(ScopeKind::SmtpListen) || spec.allows(ScopeKind::HttpListen) {
+        let asks_for_client = query.listen.is_some() || query.peer.is_some();
+        let both_ways = spec.allows(ScopeKind::Domain) && spec.allows(ScopeKind::SmtpListen);
+        if both_ways && asks_for_client {
+            let listen = self.listen_of(spec, query)?;
+            let chain = listen.map(|it| fallback::listener_chain(self.tree(), it, query.peer));
+            // What global says is meant for mail that goes out.
+            let chain = chain.into_iter().flatten();
+            return Ok(chain.filter(|it| *it != GLOBAL).collect());
+        }
+        let listens = spec.allows(ScopeKind::SmtpListen) || spec.allows(ScopeKind::HttpListen);
+        if listens && !both_ways {
             return match self.listen_of(spec, query)? {
                 Some(listen) => Ok(fallback::listener_chain(self.tree(), listen, query.peer)),
                 None => Ok(vec![GLOBAL]),

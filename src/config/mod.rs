@@ -82,6 +82,7 @@ pub use settings::RouteItem;
 pub use settings::RouteKind;
 pub use settings::RouteTarget;
 pub use settings::Shards;
+pub use settings::SharedLimit;
 pub use settings::SharedRate;
 pub use settings::SpoolSync;
 pub use settings::StaticTarget;

@@ -35,6 +35,16 @@ const SMTP: &[ScopeKind] = &[
     ScopeKind::SmtpListener,
     ScopeKind::Global,
 ];
+/// Means the same for connections in both directions. Without a listener's word a client has none.
+const DELIVERY_OR_RECEPTION: &[ScopeKind] = &[
+    ScopeKind::Domain,
+    ScopeKind::Binding,
+    ScopeKind::BindingGroup,
+    ScopeKind::SmtpPeer,
+    ScopeKind::SmtpListen,
+    ScopeKind::SmtpListener,
+    ScopeKind::Global,
+];
 const LISTENER: &[ScopeKind] = &[
     ScopeKind::SmtpListen,
     ScopeKind::SmtpListener,
@@ -177,9 +187,18 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("32768")
     .doc("Message bodies in memory, in the whole process; 0 keeps none."),
-    row("server_max_outbound_connections", count(1), GLOBAL)
+    row("server_max_outbound_connections", count(1), BINDING)
         .default("20000")
-        .doc("Outbound connections of the whole process."),
+        .doc(
+            "Outbound connections of the whole process; in a binding or group, those of all its \
+             mail, besides the limit of the process.",
+        ),
+    row("server_reserve_outbound_connections", count(0), GLOBAL)
+        .default("200")
+        .doc(
+            "Connections beyond server_max_outbound_connections of the process, for queues that \
+             have none: large domains do not starve small ones.",
+        ),
     row(
         "match_cache_size",
         Kind::Int {
@@ -310,6 +329,15 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("32")
     .doc("Connections per binding and domain; in a host stanza, connections to that host."),
+    row(
+        "scope_max_outbound_connections",
+        Kind::Limit { max: COUNT_MAX },
+        DELIVERY_HOST,
+    )
+    .doc(
+        "Connections of all that falls back to the stanza that sets it, together, over all its \
+         bindings and domains; in a host stanza, to all its hosts. -1: none.",
+    ),
     row("outbound_throttle_messages", Kind::Rate, DELIVERY_HOST)
         .default("0")
         .doc(
@@ -323,6 +351,16 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("max_deliveries_per_connection", count(0), DELIVERY)
         .default("0")
         .doc("Messages delivered over one connection before it is closed; 0: no limit."),
+    row(
+        "max_recipients_per_connection",
+        count(0),
+        DELIVERY_OR_RECEPTION,
+    )
+    .default("0")
+    .doc(
+        "Recipients tried over one connection, refused ones too, before it is closed; 0: no \
+         limit. In a listener, listen or peer scope, recipients that a client may name.",
+    ),
     row(
         "max_recipients_per_batch",
         Kind::Int {

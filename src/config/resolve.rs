@@ -26,6 +26,7 @@ use super::settings::ListenerSettings;
 use super::settings::MaxRetries;
 use super::settings::PriorityClass;
 use super::settings::Shards;
+use super::settings::SharedLimit;
 use super::settings::SharedRate;
 use super::settings::SpoolSync;
 use super::spec::ScopeKind;
@@ -90,6 +91,11 @@ impl<'a> Reader<'a> {
     /// A rate with the stanza that sets it.
     fn shared_rate(&self, name: &str) -> Option<SharedRate> {
         self.config.shared_rate(&self.chain, name)
+    }
+
+    /// A limit with the stanza that sets it.
+    fn shared_limit(&self, name: &str) -> Option<SharedLimit> {
+        self.config.shared_limit(&self.chain, name)
     }
 
     pub fn word(&self, name: &str) -> Option<&'static str> {
@@ -196,6 +202,7 @@ pub fn global(config: &Config) -> GlobalSettings {
         dns_timeout: it.duration("dns_timeout"),
         shutdown_grace: it.duration("shutdown_grace"),
         server_max_outbound_connections: it.count("server_max_outbound_connections"),
+        server_reserve_outbound_connections: it.count("server_reserve_outbound_connections"),
         event_log: it.path("event_log"),
         event_log_max_size: it.size("event_log_max_size"),
         event_log_retention: it.duration("event_log_retention"),
@@ -214,6 +221,11 @@ pub fn binding(config: &Config, binding: &Binding) -> BindingSettings {
         .binding_scopes(binding.index)
         .delivery_chain(config.tree(), None);
     let it = Reader { config, chain };
+    let scopes = config.binding_scopes(binding.index);
+    let of_binding: Vec<ScopeId> = scopes.grouped.into_iter().chain(scopes.free).collect();
+    let of_group: Vec<ScopeId> = scopes.group.into_iter().collect();
+    let server_max = [of_binding, of_group]
+        .map(|chain| config.shared_limit(&chain, "server_max_outbound_connections"));
     let group = binding
         .group
         .map(|it| config.groups()[it.0 as usize].name.clone());
@@ -225,6 +237,7 @@ pub fn binding(config: &Config, binding: &Binding) -> BindingSettings {
             _ => Vec::new(),
         },
         ehlo_hostname: it.host_name("ehlo_hostname"),
+        server_max,
         suspended: it.bool("suspend_delivery"),
     }
 }
@@ -235,7 +248,9 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
     DeliverySettings {
         // -1 does not fit a count and becomes the largest one: no limit.
         max_outbound_connections: it.count("max_outbound_connections"),
+        scope_max: it.shared_limit("scope_max_outbound_connections"),
         max_deliveries_per_connection: it.count("max_deliveries_per_connection"),
+        max_recipients_per_connection: it.count("max_recipients_per_connection"),
         max_recipients_per_batch: it.count("max_recipients_per_batch"),
         connection_allocation_aggressiveness: match it.word("connection_allocation_aggressiveness")
         {
@@ -307,6 +322,11 @@ fn static_target(config: &Config) -> Option<super::settings::StaticTarget> {
 /// Settings of an inbound SMTP connection.
 pub fn listener(config: &Config, chain: Vec<ScopeId>) -> ListenerSettings {
     let default_binding = binding_choice(config, &chain);
+    // What global says of this one is meant for mail that goes out.
+    let of_listener = Reader {
+        config,
+        chain: chain.iter().copied().filter(|it| *it != GLOBAL).collect(),
+    };
     let it = Reader { config, chain };
     ListenerSettings {
         relay_hosts: match it.get("relay_hosts") {
@@ -323,6 +343,7 @@ pub fn listener(config: &Config, chain: Vec<ScopeId>) -> ListenerSettings {
         service_sessions: it.count("service_sessions"),
         max_connections_per_peer: it.count("max_connections_per_peer"),
         max_receptions_per_connection: it.count("max_receptions_per_connection"),
+        max_recipients_per_connection: of_listener.count("max_recipients_per_connection"),
         max_recipients_per_transaction: it.count("max_recipients_per_transaction"),
         max_message_size: message_size(&it),
         max_line_length: it.count("max_line_length"),

@@ -111,6 +111,8 @@ pub struct GlobalSettings {
     pub dns_timeout: Duration,
     pub shutdown_grace: Duration,
     pub server_max_outbound_connections: u32,
+    /// For queues without a connection.
+    pub server_reserve_outbound_connections: u32,
     /// Directory of the event log.
     pub event_log: String,
     /// Bytes of one event log file before the next is begun.
@@ -139,6 +141,8 @@ pub struct BindingSettings {
     /// Empty: the kernel chooses. At most one address of each family.
     pub bind_address: Vec<IpAddr>,
     pub ehlo_hostname: String,
+    /// `server_max_outbound_connections` of the binding and of its group.
+    pub server_max: [Option<SharedLimit>; 2],
     /// `suspend_delivery` for the binding as a whole: it is not chosen while a sibling is free.
     pub suspended: bool,
 }
@@ -251,8 +255,12 @@ pub struct StaticTarget {
 pub struct DeliverySettings {
     /// `u32::MAX` when the option is -1: no limit. Never 0.
     pub max_outbound_connections: u32,
+    /// `scope_max_outbound_connections`.
+    pub scope_max: Option<SharedLimit>,
     /// 0: no limit. Counts successes only.
     pub max_deliveries_per_connection: u32,
+    /// 0: no limit. Counts all that is tried.
+    pub max_recipients_per_connection: u32,
     /// At least 1.
     pub max_recipients_per_batch: u32,
     pub connection_allocation_aggressiveness: Aggressiveness,
@@ -315,6 +323,15 @@ pub struct SharedRate {
     pub of: Arc<str>,
 }
 
+/// A limit of connections, and what shares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedLimit {
+    /// At least 1.
+    pub max: u32,
+    /// The option and the path of the stanza that sets it: names the limit.
+    pub of: Arc<str>,
+}
+
 /// A connection limit of a `host` stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostLimit {
@@ -366,6 +383,8 @@ pub struct ListenerSettings {
     pub max_connections_per_peer: u32,
     /// Messages of one connection; 0: no limit.
     pub max_receptions_per_connection: u32,
+    /// Recipients asked for on one connection; 0: no limit.
+    pub max_recipients_per_connection: u32,
     pub max_recipients_per_transaction: u32,
     /// Bytes announced with SIZE; a message of this size fits a spool segment.
     pub max_message_size: u64,

@@ -192,6 +192,57 @@ fn unset_differs_from_zero_and_from_empty() {
     );
 }
 
+#[test]
+fn connections_are_limited_by_the_stanza_that_says_so() {
+    let config = config(
+        "scope_max_outbound_connections = 40  server_max_outbound_connections = 50
+         max_recipients_per_connection = 7
+         domain \"/example/\" { scope_max_outbound_connections = 3 }
+         domain \"free\" { scope_max_outbound_connections = -1 }
+         host \"/mx/\" { scope_max_outbound_connections = 4 }
+         binding_group \"g\" {
+           server_max_outbound_connections = 30
+           binding \"b\" { server_max_outbound_connections = 20 }
+           binding \"c\" { domain \"d\" { scope_max_outbound_connections = 2 } }
+         }
+         ESMTP_Listener { Listen \"127.0.0.1:2525\" {
+           Peer \"192.0.2.0/24\" { max_recipients_per_connection = 9 } } }",
+    );
+    let scope = |binding: &str, domain: &str| {
+        let binding = config.binding_by_name(binding).expect(binding);
+        let found = config.delivery(binding, domain).scope_max;
+        found.map(|it| (it.max, it.of.rsplit(" of ").next().unwrap().to_string()))
+    };
+    let is = |max: u32, of: &str| Some((max, of.to_string()));
+    assert_eq!(scope("default", "a.example"), is(3, "domain \"/example/\""));
+    assert_eq!(scope("b", "b.example"), scope("default", "a.example"));
+    assert_eq!(scope("b", "free"), None);
+    assert_eq!(scope("b", "d").map(|it| it.0), Some(40));
+    assert_eq!(scope("c", "d").map(|it| it.0), Some(2));
+    let of_binding = |name: &str| {
+        let binding = config.binding_by_name(name).expect(name);
+        let found = &config.binding_settings(binding).server_max;
+        found.each_ref().map(|it| it.as_ref().map(|it| it.max))
+    };
+    assert_eq!(of_binding("b"), [Some(20), Some(30)]);
+    assert_eq!(of_binding("c"), [None, Some(30)]);
+    assert_eq!(of_binding("default"), [None, None]);
+    let hosts = config.host_scope_limit(BindingIndex(0), "mx.one", ip("198.51.100.1"));
+    assert_eq!(hosts.map(|it| it.max), Some(4));
+    let recipients = |peer: &str| {
+        let settings = config.listener_settings(ListenIndex(0), ip(peer));
+        settings.max_recipients_per_connection
+    };
+    assert_eq!(recipients("192.0.2.1"), 9);
+    assert_eq!(
+        recipients("198.51.100.1"),
+        0,
+        "global speaks of what goes out"
+    );
+    let delivery = config.delivery(BindingIndex(0), "x");
+    assert_eq!(delivery.max_recipients_per_connection, 7);
+}
+
 // Patterns.
 
 #[test]

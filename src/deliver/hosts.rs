@@ -117,7 +117,7 @@ impl Hosts {
         &self,
         now: Mono,
         plan: &Plan,
-        mut load: impl FnMut(&Host) -> Option<u32>,
+        mut load: impl FnMut(usize, &Host) -> Option<u32>,
     ) -> Choice {
         let mut best: Option<(u16, u32, usize)> = None;
         let mut full = false;
@@ -130,7 +130,7 @@ impl Hosts {
                 up_at = up_at.min(until);
                 continue;
             }
-            let Some(connections) = load(host) else {
+            let Some(connections) = load(index, host) else {
                 full = true;
                 continue;
             };
@@ -245,10 +245,8 @@ mod tests {
             for (nth, last) in (0..).zip(resting) {
                 hosts.failed(at(nth), address(*last), REST);
             }
-            let load = |host: &Host| {
-                let at = plan.hosts.iter().position(|other| other == host)?;
-                Some(connections[at]).filter(|connections| *connections < 9)
-            };
+            let load =
+                |at: usize, _: &Host| Some(connections[at]).filter(|connections| *connections < 9);
             assert_eq!(
                 hosts.choose(at(10), &plan, load),
                 expected,

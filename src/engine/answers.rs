@@ -2,7 +2,7 @@
 
 use crate::base::time::Now;
 use crate::engine::Engine;
-use crate::engine::owner::Limit;
+use crate::engine::owner::Owner;
 use crate::engine::query::{Answer, MESSAGES_LISTED_MAX, QUEUES_LISTED_MAX, Query};
 use crate::engine::stats::ShardStats;
 
@@ -66,15 +66,9 @@ impl Engine {
         stats
     }
 
-    /// Limits that queues of this shard wait under until they are told that a connection has ended,
-    /// and whether each has room.
-    pub fn waits(&self) -> impl Iterator<Item = (Limit, bool)> {
-        self.owner.waits(&self.common)
-    }
-
-    /// Whether a connection of this shard is counted under a limit.
-    pub fn counts_under(&self, limit: Limit) -> bool {
-        self.owner.counts_under(limit)
+    /// The half of it that connects.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     fn closed_because(&self) -> String {

@@ -16,6 +16,7 @@ use crate::hose::HoseOp;
 use crate::log::Completion;
 use crate::log::DiskOp;
 use crate::log::Fault;
+use crate::queue::QueueId;
 use crate::shape::Saved;
 use crate::spool;
 use crate::spool::BodyAt;
@@ -229,11 +230,10 @@ pub enum MeshMessage {
         batch: BatchId,
         content: Result<Arc<Content>, Unread>,
     },
-    /// A connection to a receiving host has ended, and the receiver has queues that wait for one.
-    SlotFree {
-        /// Of its host and the stanza that limits it, if there is one.
-        host: Option<u64>,
-    },
+    /// To an owner: a place under a limit of connections has been handed to a queue of it.
+    PlaceFree { queue: QueueId },
+    /// To an owner: others wait for a place that a queue of it has.
+    GiveUp { queue: QueueId },
 }
 
 /// Why a body has not come back from the spool.

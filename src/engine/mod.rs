@@ -429,7 +429,8 @@ impl Engine {
             MeshMessage::Barrier { order } => self.home.barrier(from, order),
             MeshMessage::Fetch { batch } => self.home.fetch(turn, from, batch),
             MeshMessage::Body { batch, content } => self.owner.body(turn, batch, content),
-            MeshMessage::SlotFree { host } => self.owner.slot_free(host),
+            MeshMessage::PlaceFree { queue } => self.owner.place_free(queue),
+            MeshMessage::GiveUp { queue } => self.owner.asked_for_place(queue),
         }
     }
 

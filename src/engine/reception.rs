@@ -747,6 +747,10 @@ fn session_settings(settings: &ListenerSettings) -> Settings {
         errors_max: settings.max_protocol_errors,
         idle_commands_max: settings.max_idle_commands,
         receptions_max: settings.max_receptions_per_connection,
+        connection_recipients_max: match settings.max_recipients_per_connection {
+            0 => u32::MAX,
+            most => most,
+        },
         command_timeout: settings.command_timeout,
         data_timeout: settings.data_timeout,
         idle_time: settings.idle_time,

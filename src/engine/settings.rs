@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::limit::Limit;
 use crate::config::Aggressiveness;
 use crate::config::BindingIndex;
 use crate::config::BindingSettings;
@@ -31,6 +32,8 @@ pub struct LinkSettings {
     pub session: Rc<session::Settings>,
     pub queue: Rc<queue::Settings>,
     pub aggressiveness: goal::Aggressiveness,
+    /// Limits of connections that it shares, in the order in which places are taken.
+    pub limits: Rc<[Arc<Limit>]>,
     /// Nothing is tried: `suspend_delivery`, or mail of [`HELD_BINDING`].
     pub suspended: bool,
 }
@@ -61,6 +64,7 @@ impl LinkSettings {
                 Aggressiveness::Normal => goal::Aggressiveness::Normal,
                 Aggressiveness::High => goal::Aggressiveness::High,
             },
+            limits: Rc::new([]),
             suspended,
             delivery,
             binding,
@@ -111,6 +115,7 @@ fn session_settings(delivery: &DeliverySettings, binding: &BindingSettings) -> s
         quit_timeout: delivery.rset_timeout,
         idle_timeout: delivery.idle_timeout,
         max_deliveries: delivery.max_deliveries_per_connection,
+        max_recipients: delivery.max_recipients_per_connection,
         keep_transcript: false,
     }
 }

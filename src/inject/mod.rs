@@ -74,6 +74,8 @@ pub struct Settings {
     pub idle_commands_max: u32,
     /// Messages per connection, `max_receptions_per_connection`; 0 is no limit.
     pub receptions_max: u32,
+    /// Recipients asked for on one connection, `max_recipients_per_connection`.
+    pub connection_recipients_max: u32,
     /// From one reply to the end of the next command.
     pub command_timeout: Duration,
     /// From one piece of content to the next.

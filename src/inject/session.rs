@@ -71,6 +71,8 @@ pub struct Session {
     transaction: Option<Transaction>,
     ticket_next: u32,
     receptions: u32,
+    /// Asked for, whatever was answered.
+    recipients: u32,
     errors: u32,
     idle_commands: u32,
     rejections: Vec<Rejection>,
@@ -164,6 +166,7 @@ impl Session {
             transaction: None,
             ticket_next: 0,
             receptions: 0,
+            recipients: 0,
             errors: 0,
             idle_commands: 0,
             rejections: Vec::new(),
@@ -674,6 +677,9 @@ impl Session {
             {
                 Some(&replies::TOO_MANY_RECEPTIONS)
             }
+            Some(_) if self.recipients >= settings.connection_recipients_max => {
+                Some(&replies::TOO_MANY_RECIPIENTS_HERE)
+            }
             Some(Method::Smtp) if mail.has_parameters => Some(&replies::PARAMETER_UNKNOWN),
             Some(_) if mail.size.unwrap_or(0) > settings.message_bytes_max => {
                 Some(&replies::MESSAGE_TOO_BIG)
@@ -726,7 +732,8 @@ impl Session {
             self.fault(&replies::BDAT_BEGUN);
             return None;
         }
-        if transaction.recipients.len() >= recipients_max {
+        let out_of_all = self.recipients >= self.settings.connection_recipients_max;
+        if out_of_all || transaction.recipients.len() >= recipients_max {
             transaction.overshoot += 1;
             if transaction.overshoot > RECIPIENTS_OVERSHOOT_MAX {
                 self.fault(&replies::TOO_MANY_RECIPIENTS);
@@ -735,6 +742,7 @@ impl Session {
             }
             return None;
         }
+        self.recipients = self.recipients.saturating_add(1);
         let address = match path {
             Path::Mailbox(mailbox) => Address::from_parts(mailbox.local, mailbox.domain),
             Path::Null | Path::Postmaster => Address::from_parts("postmaster", &self.settings.host),

@@ -28,7 +28,8 @@ pub enum Act {
     MeshBarrier,
     MeshFetch,
     MeshBody,
-    MeshSlotFree,
+    MeshPlaceFree,
+    MeshGiveUp,
     Resolve,
     Answer,
     Notice,
@@ -132,6 +133,8 @@ pub enum Check {
     OutgoingLimit,
     HostLimit,
     QueueLimit,
+    /// 4: connections of a binding, to a domain and to all hosts.
+    SharedLimit,
     /// 4: no window of a throttle carries more than it may, by the engines' own stamps; and no
     /// message begins that was not counted.
     Throttle,
@@ -158,7 +161,8 @@ pub enum Check {
     /// 7: everything drains in bounded time, and shuts down in bounded time.
     Drained,
     ShutDown,
-    /// 7: who waits for a connection to end has one to wait for.
+    /// 7: who waits for a connection to end has one to wait for; no place is lost, or handed to or
+    /// asked of somebody who does not hear of it.
     Waits,
     /// 7: after that a start finds nothing.
     NothingLeft,
@@ -171,7 +175,7 @@ pub enum Check {
 }
 
 /// Names for the report, in the order of the variants.
-pub const ACTS: [&str; 33] = [
+pub const ACTS: [&str; 34] = [
     "send",
     "send shared",
     "resume",
@@ -196,7 +200,8 @@ pub const ACTS: [&str; 33] = [
     "mesh barrier",
     "mesh fetch",
     "mesh body",
-    "mesh slot free",
+    "mesh place free",
+    "mesh give up",
     "resolve",
     "answer",
     "notice",
@@ -275,7 +280,7 @@ pub const FAULTS: [&str; 65] = [
     "host rate",
 ];
 
-pub const CHECKS: [&str; 30] = [
+pub const CHECKS: [&str; 31] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
@@ -287,6 +292,7 @@ pub const CHECKS: [&str; 30] = [
     "4 outgoing connections",
     "4 connections per host",
     "4 connections per queue",
+    "4 connections under shared limits",
     "4 windows of throttles",
     "4 starts under throttles",
     "4 adaptive limits in range",

@@ -12,6 +12,7 @@ use crate::engine::stats::ShardStats;
 use crate::sim::counts::Check;
 use crate::sim::net::Stage;
 use crate::sim::peers::Peer;
+use crate::sim::planted::Planted;
 use crate::sim::world::World;
 use crate::types::filter::Filter;
 
@@ -69,25 +70,49 @@ impl World {
         );
     }
 
-    /// A queue that waits for a connection to end waits for one that there is, or word of the end
-    /// is on its way.
+    /// Every place under a limit is somewhere, whoever waits for one will hear of it, and so will
+    /// he of whom one is asked.
     pub fn check_waits(&mut self) {
         let Some(process) = self.process.as_ref().filter(|it| !it.draining) else {
             return;
         };
         let engines = &process.engines;
-        for (shard, engine) in engines.iter().enumerate() {
-            for (limit, has_room) in engine.waits() {
-                let has_cause = !has_room && engines.iter().any(|it| it.counts_under(limit));
-                let holds = has_cause || process.is_told(shard, limit);
-                self.ledger.check(Check::Waits, holds, || {
-                    format!(
-                        "shard {shard}: a queue waits for a connection to end, and there is none: \
-                         {limit:?}"
-                    )
-                });
+        let mut found = None;
+        for cells in process.cells_once() {
+            for limit in cells.limits.all() {
+                found = found.or_else(|| limit.fault());
+                let waiting = limit.waiting();
+                let handed = waiting.iter().filter(|(.., handed)| *handed).count();
+                let held: usize = engines
+                    .iter()
+                    .map(|it| it.owner().places_under(&limit))
+                    .sum();
+                let used = limit.used() as usize;
+                if used != handed + held && self.planted != Some(Planted::PrivateLimits) {
+                    let text = format!("{used} used, {handed} handed over, {held} held");
+                    found = found.or(Some(format!("{}: {text}", limit.name())));
+                }
+                for (_, who, handed) in waiting {
+                    let engine = engines.get(usize::from(who.shard));
+                    let owner = engine.map(Engine::owner);
+                    let stands = owner.is_some_and(|it| it.stands_in_line(who.queue, &limit));
+                    if !stands || handed && !process.is_told(who, false) {
+                        let text = format!("{who:?} waits and does not hear of a place");
+                        found = found.or(Some(format!("{}: {text}", limit.name())));
+                    }
+                }
+                for who in limit.asked() {
+                    let engine = engines.get(usize::from(who.shard));
+                    let knows = engine.is_some_and(|it| it.owner().knows_of_being_asked(who.queue));
+                    if !knows && !process.is_told(who, true) {
+                        let text = format!("{who:?} does not hear that others wait");
+                        found = found.or(Some(format!("{}: {text}", limit.name())));
+                    }
+                }
             }
         }
+        self.ledger
+            .check(Check::Waits, found.is_none(), || found.unwrap_or_default());
     }
 
     fn check_bounds(&mut self, stats: &ShardStats) {
@@ -317,16 +342,42 @@ impl World {
             counted.count() as u64
         };
         let all = out(self, None);
-        let most = self.scenario.limits.outgoing;
+        let limits = &self.scenario.limits;
+        let most = limits.outgoing + limits.reserve;
         self.ledger.check(Check::OutgoingLimit, all <= most, || {
             format!("conn {number}: {all} connections go out, {most} are the limit")
         });
+        self.check_shared(number, all);
         // The first host is limited by its address, whatever its name.
         if host == 0 {
             let there = out(self, Some(0));
             let most = self.scenario.limits.per_host[0];
             self.ledger.check(Check::HostLimit, there <= most, || {
                 format!("conn {number}: {there} connections to a host, {most} are its limit")
+            });
+        }
+    }
+
+    /// Limits that queues share: of all hosts, and of the first binding.
+    fn check_shared(&mut self, number: usize, all: u64) {
+        let first = self.scenario.bindings[0].address;
+        let from_first = self.ends.iter().flatten().filter(|end| {
+            let source = match &end.peer {
+                Peer::Host { source, .. } => Some(*source),
+                Peer::Client(_) => None,
+            };
+            source == Some(first) && end.conn.stage != Stage::Gone
+        });
+        let from_first = from_first.count() as u64;
+        let limits = &self.scenario.limits;
+        let bounds = [
+            ("to hosts", all, limits.of_hosts),
+            ("of a binding", from_first, limits.of_binding),
+        ];
+        for (what, is, most) in bounds {
+            let kept = most.is_none_or(|most| is <= most);
+            self.ledger.check(Check::SharedLimit, kept, || {
+                format!("conn {number}: {is} connections {what}, {most:?} is the limit")
             });
         }
     }
@@ -346,6 +397,17 @@ impl World {
         let mine = of(self, number);
         if mine.is_none() {
             return;
+        }
+        let domain = mine.map(|(domain, _)| domain);
+        if let Some(most) = self.scenario.limits.of_domain
+            && domain.is_some_and(|it| it + 1 == self.domains.len())
+        {
+            let all = 0..self.ends.len();
+            let there = all.filter(|at| of(self, *at).map(|(it, _)| it) == domain);
+            let there = there.count() as u64;
+            self.ledger.check(Check::SharedLimit, there <= most, || {
+                format!("conn {number}: {there} connections to a domain, {most} is the limit")
+            });
         }
         let same = (0..self.ends.len()).filter(|at| of(self, *at) == mine);
         let (count, most) = (same.count() as u64, self.scenario.limits.per_queue);

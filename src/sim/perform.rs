@@ -401,13 +401,15 @@ impl World {
             MeshMessage::Barrier { .. } => Act::MeshBarrier,
             MeshMessage::Fetch { .. } => Act::MeshFetch,
             MeshMessage::Body { .. } => Act::MeshBody,
-            MeshMessage::SlotFree { .. } => Act::MeshSlotFree,
+            MeshMessage::PlaceFree { .. } => Act::MeshPlaceFree,
+            MeshMessage::GiveUp { .. } => Act::MeshGiveUp,
         };
         self.act(act, from, to as u64);
         let lost = match act {
             Act::MeshArrivals => self.is_planted(Planted::LostArrival, 20),
             Act::MeshSettled => self.is_planted(Planted::LostOutcome, 20),
-            Act::MeshSlotFree => self.is_planted(Planted::LostWakeup, 20),
+            Act::MeshPlaceFree => self.is_planted(Planted::LostWakeup, 20),
+            Act::MeshGiveUp => self.is_planted(Planted::UnaskedHolder, 20),
             _ => false,
         };
         if lost {

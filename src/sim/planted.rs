@@ -24,8 +24,10 @@ pub enum Planted {
     SecondEnd,
     /// The event log acknowledges a sync that has not happened.
     UnsyncedEvents,
-    /// A shard is not told that a connection has ended for which its queues wait.
+    /// A shard is not told that a queue of it has got a place for a connection.
     LostWakeup,
+    /// A shard is not told that others wait for a connection of it to end.
+    UnaskedHolder,
     /// The budget for bodies in memory is ignored.
     ForgottenBudget,
     /// An order depends on hashes that differ from run to run.
@@ -37,7 +39,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 13] = [
+    pub const ALL: [Planted; 14] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
@@ -47,6 +49,7 @@ impl Planted {
         Planted::SecondEnd,
         Planted::UnsyncedEvents,
         Planted::LostWakeup,
+        Planted::UnaskedHolder,
         Planted::ForgottenBudget,
         Planted::HashOrder,
         Planted::FalseSuccess,
@@ -64,6 +67,7 @@ impl Planted {
             Planted::SecondEnd => "second-end",
             Planted::UnsyncedEvents => "unsynced-events",
             Planted::LostWakeup => "lost-wakeup",
+            Planted::UnaskedHolder => "unasked-holder",
             Planted::ForgottenBudget => "forgotten-budget",
             Planted::HashOrder => "hash-order",
             Planted::FalseSuccess => "false-success",
@@ -80,7 +84,7 @@ impl Planted {
             Planted::PrivateLimits => 4,
             Planted::ForgottenDue => 5,
             Planted::SecondEnd => 6,
-            Planted::LostOutcome | Planted::LostWakeup => 7,
+            Planted::LostOutcome | Planted::LostWakeup | Planted::UnaskedHolder => 7,
             Planted::ForgottenBudget => 8,
             Planted::HashOrder => 9,
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::limit::Customer;
 use crate::base::prng::Prng;
 use crate::base::time::Mono;
 use crate::base::time::Now;
@@ -20,7 +21,6 @@ use crate::engine::io::Input;
 use crate::engine::io::MeshMessage;
 use crate::engine::io::Outbox;
 use crate::engine::io::ToShard;
-use crate::engine::owner::Limit;
 use crate::engine::settings::Identity;
 use crate::hose;
 use crate::hose::Hose;
@@ -96,15 +96,28 @@ impl Process {
         self.engines.len()
     }
 
-    /// Word is on its way to a shard that a connection under this limit has ended.
-    pub fn is_told(&self, shard: usize, limit: Limit) -> bool {
+    /// Word is on its way to a queue that a place has been handed to it, or is asked of it.
+    pub fn is_told(&self, who: Customer, asked: bool) -> bool {
+        let shard = usize::from(who.shard);
         let to_it = self.mesh.iter().skip(shard).step_by(self.shards());
         let mut messages = to_it.flatten();
-        messages.any(|message| match (message, limit) {
-            (MeshMessage::SlotFree { .. }, Limit::Process) => true,
-            (MeshMessage::SlotFree { host }, Limit::Host(hash)) => *host == Some(hash),
+        messages.any(|message| match message {
+            MeshMessage::PlaceFree { queue } => !asked && queue.to_bits() == who.queue,
+            MeshMessage::GiveUp { queue } => asked && queue.to_bits() == who.queue,
             _ => false,
         })
+    }
+
+    /// Cells of the process, each once.
+    pub fn cells_once(&self) -> &[Arc<Cells>] {
+        let shared = self
+            .cells
+            .windows(2)
+            .all(|two| Arc::ptr_eq(&two[0], &two[1]));
+        match shared {
+            true => &self.cells[..1],
+            false => &self.cells,
+        }
     }
 
     /// A shard that has said that it is drained stops.

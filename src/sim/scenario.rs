@@ -89,6 +89,12 @@ pub struct HostPlan {
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub outgoing: u64,
+    /// Beyond those, for queues without a connection.
+    pub reserve: u64,
+    /// Of all mail of the first binding, to the last domain from all bindings, and to all hosts.
+    pub of_binding: Option<u64>,
+    pub of_domain: Option<u64>,
+    pub of_hosts: Option<u64>,
     /// Of the first host, and of the second by its name.
     pub per_host: [u64; 2],
     pub per_queue: u64,
@@ -213,7 +219,8 @@ impl Scenario {
         let domains = draw_domains(prng, hosts.len());
         let calm_us = prng.between(60, 150) * SECOND;
         let options = draw_options(prng);
-        let limits = draw_limits(prng, &options);
+        let mut limits = draw_limits(prng, &options);
+        draw_shared_limits(&mut Prng::stream(seed, "shared limits"), &mut limits);
         let sync_interval = prng.chance(1, 12);
         // With the weaker sync a disk that fails may lose what was acknowledged, as a power cut.
         let concerns = Concerns {
@@ -274,6 +281,7 @@ impl Scenario {
              Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
             limits.sessions_per_listen, limits.sessions_per_peer,
         );
+        self.write_shared(&mut text);
         for (host, limit) in self.hosts.iter().zip(limits.per_host) {
             let limit = at_most(limit, generation, prng);
             let by_name = host.name == self.hosts[1 % self.hosts.len()].name;
@@ -293,8 +301,26 @@ impl Scenario {
         text
     }
 
+    /// Limits that queues share.
+    fn write_shared(&self, text: &mut String) {
+        if let (Some(most), Some(domain)) = (self.limits.of_domain, self.domains.last()) {
+            let name = &domain.name;
+            let _ = writeln!(
+                text,
+                "domain \"{name}\" {{ Scope_Max_Outbound_Connections = {most} }}"
+            );
+        }
+        if let Some(most) = self.limits.of_hosts {
+            let _ = writeln!(
+                text,
+                "host \"/^127[.]/\" {{ Scope_Max_Outbound_Connections = {most} }}"
+            );
+        }
+    }
+
     fn write_options(&self, text: &mut String, shards: usize, generation: u64, prng: &mut Prng) {
         let (options, limits) = (&self.options, &self.limits);
+        let reserve = limits.reserve;
         let first = generation == 0;
         let varied = |prng: &mut Prng, first_value: u64, low: u64, high: u64| match first {
             true => first_value,
@@ -324,6 +350,7 @@ impl Scenario {
                 "Server_Max_Outbound_Connections",
                 at_most(limits.outgoing, generation, prng).to_string(),
             ),
+            ("Server_Reserve_Outbound_Connections", reserve.to_string()),
             ("Service_Sessions", limits.sessions.to_string()),
             (
                 "Max_Outbound_Connections",
@@ -393,6 +420,11 @@ impl Scenario {
         let mut bindings = String::new();
         for binding in &self.bindings {
             let mut throttles = String::new();
+            let is_first = binding.name == self.bindings[0].name;
+            let most = self.limits.of_binding.filter(|_| is_first);
+            let most = most.map_or(String::new(), |most| {
+                format!("Server_Max_Outbound_Connections = {most}")
+            });
             if let Some(rates) = &self.rates {
                 if binding.name == self.bindings[0].name {
                     throttles = written(&rates.binding);
@@ -406,7 +438,7 @@ impl Scenario {
             let _ = writeln!(
                 bindings,
                 " binding \"{0}\" {{ Bind_Address = \"{1}\" \
-                 EHLO_Hostname = \"{0}.sender.example\" {throttles} }}",
+                 EHLO_Hostname = \"{0}.sender.example\" {most} {throttles} }}",
                 binding.name, binding.address,
             );
         }
@@ -585,6 +617,10 @@ fn draw_options(prng: &mut Prng) -> Options {
 fn draw_limits(prng: &mut Prng, options: &Options) -> Limits {
     Limits {
         outgoing: *prng.pick(&[2, 4, 20]),
+        reserve: 0,
+        of_binding: None,
+        of_domain: None,
+        of_hosts: None,
         per_host: [prng.between(1, 3), prng.between(1, 3)],
         per_queue: prng.between(1, 6),
         recipients_per_batch: prng.between(1, 6),
@@ -597,6 +633,18 @@ fn draw_limits(prng: &mut Prng, options: &Options) -> Limits {
         retry_max_s: options.retry_s * prng.between(3, 8),
         expiration_s: options.expiration_s * 3 / 2,
     }
+}
+
+/// Limits that several queues share.
+fn draw_shared_limits(prng: &mut Prng, limits: &mut Limits) {
+    let mut now_and_then = |most: u64| {
+        let some = prng.chance(1, 3);
+        some.then(|| prng.between(1, most))
+    };
+    limits.of_binding = now_and_then(4);
+    limits.of_domain = now_and_then(3);
+    limits.of_hosts = now_and_then(5);
+    limits.reserve = now_and_then(3).unwrap_or(0);
 }
 
 fn draw_happenings(

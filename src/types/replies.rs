@@ -141,6 +141,8 @@ pub const TOO_MANY_IDLE_COMMANDS: Canned =
     Canned::new("421 4.7.0 Too many commands without a message");
 pub const TOO_MANY_RECEPTIONS: Canned =
     Canned::new("421 4.7.0 Too many messages on this connection, open another");
+pub const TOO_MANY_RECIPIENTS_HERE: Canned =
+    Canned::new("421 4.7.0 Too many recipients on this connection, open another");
 pub const TIMEOUT: Canned = Canned::new("421 4.4.2 Timeout, closing the connection");
 pub const TOO_SLOW: Canned = Canned::new("421 4.4.2 Data too slow, closing the connection");
 pub const SHUTTING_DOWN: Canned = Canned::new("421 4.3.2 Shutting down, try again later");

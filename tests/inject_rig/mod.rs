@@ -53,6 +53,7 @@ pub fn settings() -> Settings {
         errors_max: 20,
         idle_commands_max: 50,
         receptions_max: 0,
+        connection_recipients_max: u32::MAX,
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(180),
         idle_time: Duration::ZERO,

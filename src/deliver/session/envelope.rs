@@ -50,6 +50,8 @@ impl Session {
         let chunked = self.settings.use_chunking && self.capabilities.chunking;
         let standing = vec![Standing::Waiting; job.recipients.len()];
         self.counts.started += 1;
+        let recipients = job.recipients.len() as u32;
+        self.counts.recipients = self.counts.recipients.saturating_add(recipients);
         let (refused, void, ends) = (false, false, None);
         self.open.push_back(Transaction {
             job,

@@ -94,6 +94,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// `Max_Deliveries_Per_Connection`: messages taken by the host, 0 is no limit.
     pub max_deliveries: u32,
+    /// `Max_Recipients_Per_Connection`: recipients tried, 0 is no limit.
+    pub max_recipients: u32,
     /// Keep the transcript of transactions that went well, too.
     pub keep_transcript: bool,
 }
@@ -118,6 +120,7 @@ impl Default for Settings {
             quit_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
             max_deliveries: 0,
+            max_recipients: 0,
             keep_transcript: false,
         }
     }
@@ -220,6 +223,8 @@ pub struct Counts {
     /// Messages that the host took, for at least one recipient.
     pub delivered: u32,
     pub started: u32,
+    /// Recipients of those that were started.
+    pub recipients: u32,
     /// Pieces given to send: with the efficient path about one per message.
     pub pieces: u64,
     pub bytes: u64,
@@ -521,6 +526,11 @@ impl Session {
         }
     }
 
+    /// The host has greeted, and nothing has ended it.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// Open, and without a job.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Open && self.open.is_empty()
@@ -562,7 +572,16 @@ impl Session {
     /// As many messages as the connection may carry are through or on their way.
     fn is_spent(&self) -> bool {
         let max = self.settings.max_deliveries as usize;
-        max > 0 && self.counts.delivered as usize + self.open.len() >= max
+        let full = max > 0 && self.counts.delivered as usize + self.open.len() >= max;
+        full || self.recipients_left() == 0
+    }
+
+    /// Recipients that may still be tried.
+    pub fn recipients_left(&self) -> u32 {
+        match self.settings.max_recipients {
+            0 => u32::MAX,
+            max => max.saturating_sub(self.counts.recipients),
+        }
     }
 
     /// Tells the driver that there is room, once each time there comes to be some.

@@ -87,7 +87,8 @@ impl Session {
         }
         if self.phase == Phase::Open && self.open.is_empty() && self.due.is_empty() {
             let full = self.settings.max_deliveries;
-            if self.quitting || (full > 0 && self.counts.delivered >= full) {
+            let full = full > 0 && self.counts.delivered >= full;
+            if self.quitting || full || self.recipients_left() == 0 {
                 self.quit(now, events);
             }
         }

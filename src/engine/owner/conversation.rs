@@ -273,7 +273,7 @@ impl Owner {
         let mut failed = None;
         for event in events.drain(..) {
             match event {
-                Event::Ready => self.ready(key),
+                Event::Ready => self.ready(turn.now.mono, key),
                 Event::Recipient {
                     job,
                     token,
@@ -313,6 +313,9 @@ impl Owner {
                     self.done(key, job);
                 }
                 Event::HostFailed { stage, reply } => {
+                    if self.is_crowded(turn.now.mono, key, &reply) {
+                        continue;
+                    }
                     turn.common.stats.counters.connections_out_failed += 1;
                     self.host_failed(turn, key, stage, &reply);
                     let lines = self.transcript(key);
@@ -342,11 +345,12 @@ impl Owner {
         if stale { Reach::Unsent } else { reach }
     }
 
-    fn ready(&mut self, key: Key) {
+    fn ready(&mut self, now: Mono, key: Key) {
         let Some(outgoing) = self.outgoing.get_mut(key) else {
             return;
         };
         self.hosts.succeeded(outgoing.host.address.ip());
+        self.crowds.taken(now, outgoing.route());
         if let Some(link) = self.links.get_mut(&outgoing.queue) {
             link.trying_since = None;
             link.rests = 0;
@@ -460,6 +464,7 @@ impl Owner {
         let Some(outgoing) = self.outgoing.remove(key) else {
             return;
         };
+        self.crowds.ended(outgoing.route());
         let had = outgoing.session.counts().delivered;
         let Outgoing {
             queue,
@@ -484,9 +489,9 @@ impl Owner {
                 self.host_load.swap_remove(&host.address.ip());
             }
         }
-        self.release(turn, places);
-        // With one connection less it looks for its own ways again, behind those who waited.
-        self.lines.leave(queue);
+        self.release(turn, queue, places);
+        // With one connection less it waits as one who has less.
+        self.place_free(queue);
         if let Some(link) = self.links.get_mut(&queue) {
             link.let_in -= u32::from(let_in);
             link.drop_connection(key);

@@ -8,12 +8,13 @@
 
 pub mod adaptive;
 mod conversation;
+mod crowds;
 mod ending;
 mod openings;
 mod orders;
+mod places;
 mod preview;
 mod pump;
-mod slots;
 mod throttles;
 pub mod view;
 
@@ -35,10 +36,11 @@ use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
+use crate::engine::owner::crowds::{Crowds, Route};
 use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::orders::{Book, Met, Stop};
-use crate::engine::owner::slots::{Lines, Places};
+use crate::engine::owner::places::{Claim, Places};
 use crate::engine::owner::throttles::{Bookings, Throttled};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
@@ -49,13 +51,8 @@ use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
 use crate::types::message::{Arrival, Content};
 
-pub use self::slots::Limit;
-
 /// Distinct settings kept for sharing among links of a binding.
 const SETTINGS_SHARED_MAX: usize = 64;
-
-/// Queues that are woken in one turn because of room under a limit; the rest in the next ones.
-const WAKES_PER_TURN_MAX: usize = 256;
 
 /// One queue's way out.
 struct Link {
@@ -77,6 +74,10 @@ struct Link {
     /// A host that connections of it lead to has a throttle of its own.
     meets_host_throttles: bool,
     bookings: Bookings,
+    /// What it has on its way to one more connection.
+    claim: Option<Box<Claim>>,
+    /// Others wait for places that its connections have.
+    asked: bool,
     /// Batches whose body is back, ahead of what the queue holds.
     ready: VecDeque<OpenJob>,
     fetching: u32,
@@ -102,6 +103,8 @@ enum Way {
 struct Outgoing {
     queue: QueueId,
     host: Host,
+    /// Where it comes from: what the binding wants, and what it is.
+    source: Option<IpAddr>,
     local: Option<IpAddr>,
     session: Session,
     open: bool,
@@ -151,11 +154,10 @@ pub struct Owner {
     /// Which queues wait for which answer.
     asking: Map<Question, Vec<QueueId>>,
     host_load: Map<IpAddr, u32>,
+    crowds: Crowds,
     dirty: VecDeque<QueueId>,
     /// Connections whose session may have something to send.
     touched: Vec<Key>,
-    /// Queues that wait for a connection to end, here or on another shard.
-    lines: Lines,
     /// Jobs whose body is on its way from their home.
     fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
     timers: TimerWheel<Timer>,
@@ -189,9 +191,9 @@ impl Owner {
             hosts: Hosts::new(HOSTS_MAX),
             asking: Map::default(),
             host_load: Map::default(),
+            crowds: Crowds::default(),
             dirty: VecDeque::new(),
             touched: Vec::new(),
-            lines: Lines::default(),
             fetching: Map::default(),
             timers: TimerWheel::new(now.mono),
             shared_settings: Map::default(),
@@ -263,7 +265,10 @@ impl Owner {
             return found.clone();
         }
         let identity = &turn.common.identity;
-        let settings = Rc::new(LinkSettings::of(config, identity, binding, domain));
+        let mut settings = LinkSettings::of(config, identity, binding, domain);
+        settings.limits = self.limits_of(turn, &settings);
+        let settings = Rc::new(settings);
+        let shared = self.shared_settings.entry((index, held)).or_default();
         if shared.len() == SETTINGS_SHARED_MAX {
             shared.swap_remove(0);
         }
@@ -274,14 +279,14 @@ impl Owner {
     /// A new generation applies at the next connection, and at once to what a queue decides.
     pub fn reload(&mut self, turn: &mut Turn<'_>) {
         self.shared_settings.clear();
-        // Limits may have changed: all queues are looked at, and who still waits joins again.
-        self.lines.leave_all();
         let queues: Vec<QueueId> = self.links.keys().copied().collect();
         for queue in queues {
             let Some(link) = self.links.get(&queue) else {
                 continue;
             };
             let (binding, domain) = (link.binding.clone(), link.domain.clone());
+            // Limits may have changed: who still waits joins again.
+            self.drop_claim(turn, queue);
             let settings = self.settings_of(turn, &binding, &domain);
             self.queues.set_settings(queue, &settings.queue);
             self.leave_throttles(queue);
@@ -333,25 +338,13 @@ impl Owner {
 
     /// Looks at every queue for which something has changed in this turn.
     pub fn settle_turn(&mut self, turn: &mut Turn<'_>) {
-        let mut wakes = 0;
-        loop {
-            // Who waits for a place comes before who has just given one back.
-            while wakes < WAKES_PER_TURN_MAX
-                && let Some(queue) = self.lines.next(&turn.common.cells)
-            {
-                wakes += 1;
-                self.pump(turn, queue);
-            }
-            let Some(queue) = self.dirty.pop_front() else {
-                break;
-            };
+        while let Some(queue) = self.dirty.pop_front() {
             if let Some(link) = self.links.get_mut(&queue) {
                 link.dirty = false;
                 self.pump(turn, queue);
             }
         }
         self.purge_condemned(turn);
-        self.lines.show(&turn.common.cells, turn.common.shard);
         // Only now, so that a body, the next envelope and further messages leave in one send.
         while let Some(key) = self.touched.pop() {
             self.send_output(turn, key);
@@ -405,7 +398,7 @@ impl Owner {
                 Wake::Active(queue) => self.mark(queue),
                 Wake::Expired(entry) => self.expired(turn, entry),
                 Wake::Forgotten(queue) => {
-                    self.lines.leave(queue);
+                    self.drop_claim(turn, queue);
                     self.leave_throttles(queue);
                     self.shelve(queue);
                     self.links.swap_remove(&queue);
@@ -428,12 +421,10 @@ impl Owner {
     }
 
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let waiters = self.lines.is_due().then_some(Mono(0));
         let failures = self.failures_told.due();
         [
             self.queues.next_wakeup(),
             self.timers.next(),
-            waiters,
             failures,
             self.book.due(),
         ]
@@ -458,6 +449,10 @@ impl Owner {
 
     /// Ends connections as soon as what they are doing is done; opens no more.
     pub fn drain(&mut self, turn: &mut Turn<'_>) {
+        let queues: Vec<QueueId> = self.links.keys().copied().collect();
+        for queue in queues {
+            self.drop_claim(turn, queue);
+        }
         for key in self.outgoing.keys() {
             if self
                 .outgoing
@@ -504,6 +499,12 @@ fn conn_id(key: Key) -> ConnId {
     }
 }
 
+impl Outgoing {
+    fn route(&self) -> Route {
+        (self.host.address.ip(), self.source)
+    }
+}
+
 impl Link {
     /// Nothing of it is tried for now: by the configuration, by an order, or by what the receiver
     /// has said.
@@ -526,6 +527,8 @@ impl Link {
             let_in: 0,
             meets_host_throttles: false,
             bookings: Bookings::default(),
+            claim: None,
+            asked: false,
             ready: VecDeque::new(),
             fetching: 0,
             trying_since: None,

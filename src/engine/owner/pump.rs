@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::base::prng::hash_bytes;
+use crate::base::limit::Limit;
 use crate::base::time::Mono;
 use crate::config::Blackhole;
 use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
@@ -13,7 +13,7 @@ use crate::deliver::session::Session;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
 use crate::engine::owner::openings::Opening;
-use crate::engine::owner::slots::{Bound, Limit, Places};
+use crate::engine::owner::places::Places;
 use crate::engine::owner::throttles::Throttled;
 use crate::engine::owner::{Link, OpenJob, Outgoing, Owner, Way, conn_id};
 use crate::queue::{Cause, QueueId, State, Taken};
@@ -21,6 +21,7 @@ use crate::shape::rate::Gate;
 use crate::types::outcome::{OutcomeKind, Stage};
 use crate::types::reply::{Class, Enhanced, Reply};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Bodies of one queue on their way back from the disk at a time.
 const FETCHES_MAX: u32 = 16;
@@ -40,8 +41,8 @@ const WAY_REST_MAX: Duration = Duration::from_secs(300);
 
 /// Why no connection is opened now.
 enum Obstacle {
-    /// These limits are reached. One of them must get room.
-    Reached(Vec<Bound>),
+    /// A limit is reached. The queue stands in line and is woken.
+    Reached,
     Resting(Mono),
     /// A throttle. The queue is looked at again when that is over.
     Throttled,
@@ -50,7 +51,7 @@ enum Obstacle {
 /// What is against the hosts that could not be chosen.
 #[derive(Default)]
 struct Against {
-    reached: Vec<Bound>,
+    reached: Vec<Arc<Limit>>,
     throttled_until: Option<Mono>,
 }
 
@@ -67,7 +68,10 @@ impl Owner {
             self.screen_front(turn, queue);
             self.feed(turn, queue);
             self.open_more(turn, queue);
+            self.give_up(turn, queue);
             self.arm_adaptive(turn, queue);
+        } else {
+            self.drop_claim(turn, queue);
         }
         self.give_back_unserved(turn, queue);
         let books = self
@@ -197,53 +201,34 @@ impl Owner {
             Gate::Open => u32::MAX,
             // One connection finds out as well as many.
             Gate::One if link.connections.is_empty() => 1,
-            _ => return,
+            _ => return self.drop_claim(turn, queue),
         };
         if link.adaptive.is_some() {
             self.try_more_connections(turn, queue);
         }
         let wanted = self.connections_wanted(queue).min(most);
-        if wanted == 0 || !self.is_worth_connecting(turn.now.mono, queue) {
+        if wanted == 0 {
+            return self.drop_claim(turn, queue);
+        }
+        if self.waits_in_line(queue) {
             return;
+        }
+        if !self.is_worth_connecting(turn.now.mono, queue) {
+            return self.step_aside(turn, queue);
         }
         let Some(plan) = self.way(turn, queue) else {
-            return;
+            return self.step_aside(turn, queue);
         };
         for _ in 0..wanted {
-            if !self.open_or_wait(turn, queue, &plan) {
-                return;
-            }
-        }
-    }
-
-    /// Opens one connection. If a limit that spans shards is against it, the queue stands in line
-    /// for it before the last look, so that what is freed in between is either seen or announced.
-    fn open_or_wait(&mut self, turn: &mut Turn<'_>, queue: QueueId, plan: &Plan) -> bool {
-        loop {
-            let reached = match self.open_one(turn, queue, plan) {
-                Ok(()) => {
-                    self.lines.leave(queue);
-                    return true;
-                }
+            match self.open_one(turn, queue, &plan) {
+                Ok(()) => {}
+                Err(Obstacle::Reached) => return,
+                Err(Obstacle::Throttled) => return self.step_aside(turn, queue),
                 Err(Obstacle::Resting(until)) => {
-                    self.lines.leave(queue);
-                    self.rest(turn, queue, plan, until);
-                    return false;
+                    self.drop_claim(turn, queue);
+                    return self.rest(turn, queue, &plan, until);
                 }
-                Err(Obstacle::Throttled) => {
-                    self.lines.leave(queue);
-                    return false;
-                }
-                Err(Obstacle::Reached(reached)) => reached,
-            };
-            let mut joined = false;
-            for bound in reached {
-                joined |= self.lines.join(queue, bound);
             }
-            if !joined {
-                return false;
-            }
-            self.lines.show(&turn.common.cells, turn.common.shard);
         }
     }
 
@@ -251,7 +236,7 @@ impl Owner {
         let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
             return 0;
         };
-        if self.lines.has(queue) || view.rests_until().is_some() {
+        if view.rests_until().is_some() {
             return 0;
         }
         let active = view.count(State::Active) as usize + link.ready.len();
@@ -365,7 +350,8 @@ impl Owner {
             .rest(turn.now, queue, turn.now.mono + Duration::from_millis(1));
     }
 
-    /// Dials the host that is next, if it has room.
+    /// Dials the host that is next, if it has room. If a limit that spans shards is against it,
+    /// the queue stands in line for a place.
     fn open_one(
         &mut self,
         turn: &mut Turn<'_>,
@@ -380,7 +366,10 @@ impl Owner {
                     self.look_again(queue, until);
                     return Err(Obstacle::Throttled);
                 }
-                _ => return Err(Obstacle::Reached(against.reached)),
+                _ => {
+                    self.stand_in_line(turn, queue, &against.reached);
+                    return Err(Obstacle::Reached);
+                }
             },
             Choice::Resting(until) => return Err(Obstacle::Resting(until)),
         };
@@ -390,33 +379,44 @@ impl Owner {
         if !self.may_connect(now, queue, throttled.connections.as_ref()) {
             return Err(Obstacle::Throttled);
         }
-        let bound = self.host_bound(turn, queue, &host);
-        let places = self.reserve(turn, process_bound(turn), bound);
-        let places = places.map_err(|reached| Obstacle::Reached(vec![reached]))?;
+        let limits = self.host_limits(turn, queue, &host);
+        let places = self.reserve(turn, queue, &host, limits);
+        let places = places.ok_or(Obstacle::Reached)?;
         if !self.connects(now, queue, throttled.connections.as_ref()) {
-            self.release(turn, places);
+            self.unreserve(turn, places);
             return Err(Obstacle::Throttled);
         }
+        self.hold(turn, queue, &places);
         self.dial(turn, queue, (host, throttled), places);
         Ok(())
     }
 
     /// The host for one more connection; `against` gets what is against those that have no room.
     fn choose(
-        &self,
-        turn: &Turn<'_>,
+        &mut self,
+        turn: &mut Turn<'_>,
         queue: QueueId,
         plan: &Plan,
         against: &mut Against,
     ) -> Choice {
-        self.hosts.choose(turn.now.mono, plan, |host| {
-            if let Some(bound) = self.host_bound(turn, queue, host)
-                && !bound.has_room(&turn.common.cells)
-            {
-                against.reached.push(bound);
+        let limits: Vec<Vec<Arc<Limit>>> = match turn.common.generation.config.has_hosts() {
+            true => {
+                let hosts = plan.hosts.iter();
+                hosts
+                    .map(|host| self.host_limits(turn, queue, host))
+                    .collect()
+            }
+            false => Vec::new(),
+        };
+        let turn = &*turn;
+        self.hosts.choose(turn.now.mono, plan, |index, host| {
+            let of_host = limits.get(index).map_or(&[][..], |it| it);
+            if let Some(limit) = self.against(turn, queue, host, of_host) {
+                against.reached.push(limit.clone());
                 return None;
             }
-            if let Some(at) = self.host_opens_at(turn, queue, host) {
+            let crowded = self.crowded_until(turn.now.mono, queue, host);
+            if let Some(at) = self.host_opens_at(turn, queue, host).max(crowded) {
                 let soonest = against.throttled_until.map_or(at, |it| it.min(at));
                 against.throttled_until = Some(soonest);
                 return None;
@@ -426,17 +426,11 @@ impl Owner {
         })
     }
 
-    /// The limit of a host for the binding of a queue, if it has one.
-    fn host_bound(&self, turn: &Turn<'_>, queue: QueueId, host: &Host) -> Option<Bound> {
-        let link = self.links.get(&queue)?;
-        let (config, ip) = (&turn.common.generation.config, host.address.ip());
-        let binding = config.binding_by_name(&link.binding)?;
-        let found = config.host_connection_limit(binding, &host.name, ip)?;
-        let hash = hash_bytes(format!("{}\0{ip}", found.stanza).as_bytes());
-        Some(Bound {
-            limit: Limit::Host(hash),
-            max: found.limit,
-        })
+    /// Until when a host takes no more connections of a binding.
+    fn crowded_until(&self, now: Mono, queue: QueueId, host: &Host) -> Option<Mono> {
+        let ip = host.address.ip();
+        let source = self.links.get(&queue)?.settings.binding.source_for(ip);
+        self.crowds.full_until(now, (ip, source))
     }
 
     fn dial(
@@ -447,7 +441,7 @@ impl Owner {
         places: Places,
     ) {
         let Some(link) = self.links.get(&queue) else {
-            return self.release(turn, places);
+            return self.release(turn, queue, places);
         };
         let ip = host.address.ip();
         let settings = link.settings.clone();
@@ -459,6 +453,7 @@ impl Owner {
         let key = self.outgoing.insert(Box::new(Outgoing {
             queue,
             host,
+            source,
             local: None,
             session,
             open: false,
@@ -475,6 +470,7 @@ impl Owner {
             throttled,
         }));
         self.set_timer(key, deadline);
+        self.crowds.began(turn.now.mono, (ip, source));
         *self.host_load.entry(ip).or_default() += 1;
         if let Some(link) = self.links.get_mut(&queue) {
             link.connections.push(key);
@@ -557,7 +553,7 @@ impl Owner {
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
             () if adapted.is_some() && active > 0 => (Cause::Adaptive, adapted),
             () if throttled.is_some() && active > 0 => (Cause::Throttle, throttled),
-            () if self.lines.has(queue) && !open => (Cause::ConnectionLimit, None),
+            () if !self.waits_under(queue).is_empty() && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
             () if active > 0 && link.is_full() && link.is_narrowed() => (Cause::Adaptive, None),
@@ -566,16 +562,6 @@ impl Owner {
             () => (Cause::Ready, None),
         };
         self.queues.set_cause(turn.now, queue, cause, until);
-    }
-}
-
-/// Connections to receiving hosts that the whole process may have.
-fn process_bound(turn: &Turn<'_>) -> Bound {
-    let global = turn.common.generation.config.global();
-    let descriptors = u32::try_from(turn.common.cells.outgoing_max).unwrap_or(u32::MAX);
-    Bound {
-        limit: Limit::Process,
-        max: global.server_max_outbound_connections.min(descriptors),
     }
 }
 

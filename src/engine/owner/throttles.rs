@@ -19,7 +19,7 @@ use crate::queue::QueueId;
 use crate::shape::rate::Gate;
 
 /// How long before its turn a queue without connections begins to make one.
-const LEAD: Duration = Duration::from_secs(2);
+pub(super) const LEAD: Duration = Duration::from_secs(2);
 
 /// How long a queue whose turn has come keeps it while its connection is being made: others could
 /// use it.
@@ -240,7 +240,8 @@ impl Owner {
         })
     }
 
-    /// Starts as many recipients of a job as may start now; the others wait in their queue again.
+    /// Starts as many recipients of a job as its connection may carry and as may start now; the
+    /// others wait in their queue again.
     /// Nothing if none may.
     pub(super) fn admitted(
         &mut self,
@@ -251,6 +252,13 @@ impl Owner {
         let now = turn.now.mono;
         let outgoing = self.outgoing.get(key)?;
         let queue = outgoing.queue;
+        let left = outgoing.session.recipients_left() as usize;
+        if job.recipients.len() > left {
+            let surplus = job.recipients.split_off(left);
+            let entries: Vec<_> = surplus.iter().map(|(entry, _)| *entry).collect();
+            self.queues.give_back(turn.now, &entries);
+        }
+        let outgoing = self.outgoing.get(key)?;
         let of_host = outgoing.throttled.messages.clone();
         let link = self.links.get_mut(&queue)?;
         if link.throttled.messages.is_none() && link.adaptive.is_none() && of_host.is_none() {

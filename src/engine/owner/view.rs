@@ -5,7 +5,7 @@ use crate::base::time::{Mono, Now};
 use crate::base::units;
 use crate::config::Query as ConfigQuery;
 use crate::engine::Common;
-use crate::engine::owner::{Limit, Link, Owner, Way};
+use crate::engine::owner::{Link, Owner, Way};
 use crate::engine::query::{
     CauseSeconds, FoundQueues, HostState, LastReply, LimitState, MessageSummary, MessageTrace,
     QueueDetail, QueueSummary, TraceTarget,
@@ -27,8 +27,10 @@ const ATTEMPTS_OF_MAX: usize = 100_000;
 const TRACED_MAX: usize = 100;
 
 /// Options that `why` shows with their origin.
-const LIMIT_OPTIONS: [&str; 6] = [
+const LIMIT_OPTIONS: [&str; 8] = [
     "max_outbound_connections",
+    "scope_max_outbound_connections",
+    "server_max_outbound_connections",
     "outbound_throttle_messages",
     "outbound_throttle_connections",
     "max_deliveries_per_connection",
@@ -418,19 +420,6 @@ impl Owner {
         self.trouble(now, gauges);
     }
 
-    /// Limits that queues of this shard wait under, and whether each has room for a connection.
-    /// Those that will be looked at in any case are not among them.
-    pub fn waits(&self, common: &Common) -> impl Iterator<Item = (Limit, bool)> {
-        let bounds = self.lines.bounds();
-        bounds.map(|bound| (bound.limit, bound.has_room(&common.cells)))
-    }
-
-    /// Whether a connection of this shard is counted under a limit.
-    pub fn counts_under(&self, limit: Limit) -> bool {
-        let mut all = self.outgoing.iter();
-        all.any(|(_, outgoing)| outgoing.places.are_under(limit))
-    }
-
     /// Age of the oldest message, how many queues rest because nothing answers, and what waits for
     /// bindings that are not there.
     fn trouble(&self, now: Now, gauges: &mut crate::engine::stats::Gauges) {
@@ -513,7 +502,8 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
     let limit = |option: &&str| {
         let found = common.generation.config.eval(option, &query).ok()?;
         let binds = match cause {
-            Cause::ConnectionLimit => link.is_full() && *option == LIMIT_OPTIONS[0],
+            Cause::ConnectionLimit if *option == LIMIT_OPTIONS[0] => link.is_full(),
+            Cause::ConnectionLimit => link.waits_under().any(|it| it.starts_with(option)),
             Cause::Throttle => own_throttle.is_some_and(|name| name.starts_with(option)),
             _ => false,
         };
@@ -550,6 +540,15 @@ fn host_limits(
                 value: found.limit.to_string(),
                 origin: found.stanza,
                 binding_now: cause == Cause::ConnectionLimit && !link.is_full(),
+            });
+        }
+        if let Some(found) = config.host_scope_limit(binding, name, ip) {
+            let (option, origin) = found.of.split_once(" of ").unwrap_or((&found.of, ""));
+            all.push(LimitState {
+                option: option.to_string(),
+                value: found.max.to_string(),
+                origin: origin.to_string(),
+                binding_now: link.waits_under().any(|it| it == &*found.of),
             });
         }
         for found in config
@@ -609,9 +608,10 @@ fn sentence(
             let active = units::grouped(active.into());
             match link.is_full() {
                 true => format!("{limit} {are} the limit, {active} waiting"),
-                false => format!(
-                    "no place under the limit of its hosts or of the process, {active} waiting"
-                ),
+                false => {
+                    let names: Vec<&str> = link.waits_under().collect();
+                    format!("no place under {}, {active} waiting", names.join(" or "))
+                }
             }
         }
         Cause::Throttle => match link.bookings.latest() {
