@@ -2,11 +2,6 @@
 //! many shards, and everybody gets his turn. The receiving host refuses what is beyond a limit, and
 //! no refusal may be seen.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "what is outside of the engine has a clock"
-)]
-
 #[allow(dead_code, reason = "made for deaths, of which there are none here")]
 mod crash_rig;
 
@@ -136,9 +131,7 @@ fn run(trial: &Trial<'_>) -> Outcome {
     engine.terminate();
     let counts = sink.stop();
     let lines = fs::read_to_string(&capture).expect("what came in");
-    let records = lines
-        .lines()
-        .map(|line| serde_json::from_str::<Record>(line));
+    let records = lines.lines().map(serde_json::from_str::<Record>);
     let mut got: Vec<Record> = records.map(|it| it.expect("a record")).collect();
     got.sort_by_key(|it| it.received_us);
     Outcome {
