@@ -25,7 +25,6 @@ use crate::deliver::route::Host;
 use crate::engine::Turn;
 use crate::engine::io::{Action, MeshMessage};
 use crate::engine::owner::openings::Opening;
-use crate::engine::owner::throttles::LEAD;
 use crate::engine::owner::{Link, Outgoing, Owner};
 use crate::engine::settings::LinkSettings;
 use crate::queue::{QueueId, State};
@@ -143,13 +142,13 @@ impl Owner {
     }
 
     /// The first of these limits that is against one more connection of a queue.
-    pub(super) fn against<'a>(
+    pub(super) fn against(
         &self,
         turn: &Turn<'_>,
         queue: QueueId,
         host: &Host,
-        limits: &'a [Arc<Limit>],
-    ) -> Option<&'a Arc<Limit>> {
+        limits: &[Arc<Limit>],
+    ) -> Option<usize> {
         let claim = self.links.get(&queue).and_then(|it| it.claim.as_deref());
         let ticket = claim.map_or(0, |it| it.ticket);
         let here = claim.filter(|it| it.host == Some(host.address));
@@ -157,7 +156,7 @@ impl Owner {
             |limit: &Arc<Limit>| here.is_some_and(|it| position(&it.taken, limit).is_some());
         let who = customer(turn, queue);
         let has_room = |limit: &&Arc<Limit>| taken(limit) || limit.has_room(who, ticket);
-        limits.iter().find(|limit| !has_room(limit))
+        limits.iter().position(|limit| !has_room(&limit))
     }
 
     /// Places for one more connection to this host, or a place in line.
@@ -350,7 +349,7 @@ impl Owner {
         if !turn.common.cells.limits.are_waited_for() {
             return;
         }
-        let has_use = self.has_use(turn.now.mono, queue);
+        let has_use = self.has_use(queue);
         if !has_use {
             self.end_idle(turn, queue);
         }
@@ -417,15 +416,12 @@ impl Owner {
         }
     }
 
-    /// Whether a connection without work gets some soon.
-    fn has_use(&self, now: Mono, queue: QueueId) -> bool {
+    /// Whether a connection without work gets some, if only when a throttle lets it.
+    fn has_use(&self, queue: QueueId) -> bool {
         let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
             return false;
         };
-        let throttled = link.bookings.latest();
-        let waits = throttled.is_some_and(|(_, at)| at > now + LEAD);
-        let active = view.count(State::Active) as usize + link.ready.len();
-        link.fetching > 0 || active > 0 && !waits
+        link.fetching > 0 || view.count(State::Active) > 0 || !link.ready.is_empty()
     }
 
     /// Whether a queue of this shard stands in the line of a limit.

@@ -52,6 +52,9 @@ enum Obstacle {
 #[derive(Default)]
 struct Against {
     reached: Vec<Arc<Limit>>,
+    /// A host for which a place can be taken before one has to be waited for. Who has no connection
+    /// keeps it then: two who each wait for what the other has been handed would go on for ever.
+    partly: Option<usize>,
     throttled_until: Option<Mono>,
 }
 
@@ -361,12 +364,13 @@ impl Owner {
         let mut against = Against::default();
         let index = match self.choose(turn, queue, plan, &mut against) {
             Choice::Host(index) => index,
-            Choice::Full => match against.throttled_until {
-                Some(until) if against.reached.is_empty() => {
+            Choice::Full => match (against.partly, against.throttled_until) {
+                (Some(index), _) => index,
+                (None, Some(until)) if against.reached.is_empty() => {
                     self.look_again(queue, until);
                     return Err(Obstacle::Throttled);
                 }
-                _ => {
+                (None, _) => {
                     self.stand_in_line(turn, queue, &against.reached);
                     return Err(Obstacle::Reached);
                 }
@@ -411,8 +415,9 @@ impl Owner {
         let turn = &*turn;
         self.hosts.choose(turn.now.mono, plan, |index, host| {
             let of_host = limits.get(index).map_or(&[][..], |it| it);
-            if let Some(limit) = self.against(turn, queue, host, of_host) {
-                against.reached.push(limit.clone());
+            if let Some(at) = self.against(turn, queue, host, of_host) {
+                against.reached.push(of_host[at].clone());
+                against.partly = against.partly.or(Some(index).filter(|_| at > 0));
                 return None;
             }
             let crowded = self.crowded_until(turn.now.mono, queue, host);

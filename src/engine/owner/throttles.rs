@@ -19,7 +19,7 @@ use crate::queue::QueueId;
 use crate::shape::rate::Gate;
 
 /// How long before its turn a queue without connections begins to make one.
-pub(super) const LEAD: Duration = Duration::from_secs(2);
+const LEAD: Duration = Duration::from_secs(2);
 
 /// How long a queue whose turn has come keeps it while its connection is being made: others could
 /// use it.
