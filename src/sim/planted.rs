@@ -95,7 +95,7 @@ impl Planted {
         match self {
             Planted::LostOutcome => &[1, 3, 6],
             Planted::LateOutcomes => &[6, 7],
-            Planted::UnsyncedEvents => &[6],
+            Planted::UnsyncedEvents => &[6, 7],
             _ => &[],
         }
     }
