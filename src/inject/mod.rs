@@ -23,7 +23,7 @@ use crate::types::id::BatchId;
 use crate::types::id::RECIPIENTS_MAX;
 use crate::types::message::Content;
 use crate::types::message::Origin;
-use crate::types::replies::Canned;
+use crate::types::replies::{self, Canned};
 
 pub use crate::inject::session::Session;
 
@@ -98,6 +98,19 @@ impl Settings {
         );
         assert!(self.command_bytes_max >= 512, "RFC 5321 4.5.3.1.4");
         assert!(!self.host.is_empty(), "a listener has a name");
+    }
+
+    /// What is said to a connection that has had its messages or its recipients.
+    fn spent(&self, receptions: u32, recipients: u32) -> Option<&'static Canned> {
+        match () {
+            () if self.receptions_max > 0 && receptions >= self.receptions_max => {
+                Some(&replies::TOO_MANY_RECEPTIONS)
+            }
+            () if recipients >= self.connection_recipients_max => {
+                Some(&replies::TOO_MANY_RECIPIENTS_HERE)
+            }
+            () => None,
+        }
     }
 
     fn data_limits(&self) -> DataLimits {

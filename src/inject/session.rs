@@ -669,17 +669,11 @@ impl Session {
 
     fn mail_command(&mut self, mail: Mail<'_>) -> Option<Step> {
         let settings = &self.settings;
+        let spent = settings.spent(self.receptions, self.recipients);
         let refusal = match self.method {
             None => Some(&replies::HELO_FIRST),
             Some(_) if self.transaction.is_some() => Some(&replies::MAIL_NESTED),
-            Some(_)
-                if settings.receptions_max > 0 && self.receptions >= settings.receptions_max =>
-            {
-                Some(&replies::TOO_MANY_RECEPTIONS)
-            }
-            Some(_) if self.recipients >= settings.connection_recipients_max => {
-                Some(&replies::TOO_MANY_RECIPIENTS_HERE)
-            }
+            Some(_) if spent.is_some() => spent,
             Some(Method::Smtp) if mail.has_parameters => Some(&replies::PARAMETER_UNKNOWN),
             Some(_) if mail.size.unwrap_or(0) > settings.message_bytes_max => {
                 Some(&replies::MESSAGE_TOO_BIG)
