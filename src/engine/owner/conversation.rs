@@ -104,6 +104,7 @@ impl Owner {
 
     fn host_failed(&mut self, turn: &mut Turn<'_>, key: Key, stage: Stage, reply: &Reply) {
         let heeded = self.heed_refusal(turn, key, stage, reply);
+        let crowded = !heeded && self.is_crowded(turn.now.mono, key, reply);
         let Some(outgoing) = self.outgoing.get(key) else {
             return;
         };
@@ -112,7 +113,7 @@ impl Owner {
         };
         let rest = link.settings.delivery.host_failure_retry;
         // A host that says "not so many" is well.
-        if !heeded {
+        if !heeded && !crowded {
             self.hosts
                 .failed(turn.now.mono, outgoing.host.address.ip(), rest);
         }
@@ -313,9 +314,6 @@ impl Owner {
                     self.done(key, job);
                 }
                 Event::HostFailed { stage, reply } => {
-                    if self.is_crowded(turn.now.mono, key, &reply) {
-                        continue;
-                    }
                     turn.common.stats.counters.connections_out_failed += 1;
                     self.host_failed(turn, key, stage, &reply);
                     let lines = self.transcript(key);
