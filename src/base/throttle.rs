@@ -271,6 +271,16 @@ impl Throttle {
         Ok(())
     }
 
+    /// Starts one if that may be at this moment, ahead of nobody who waits.
+    pub fn try_start(&self, now: Mono) -> bool {
+        let booking = self.book(now);
+        let started = booking.at <= now && self.start(now, booking).is_ok();
+        if !started {
+            self.give_back(booking);
+        }
+        started
+    }
+
     /// How many have started.
     pub fn started(&self) -> u64 {
         self.state().started.next
@@ -311,28 +321,37 @@ impl Throttle {
 #[derive(Debug, Default)]
 pub struct Throttles {
     /// By the stanza that sets them and the option that it sets.
-    known: Mutex<Map<Box<str>, Arc<Throttle>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_name: Map<Box<str>, Arc<Throttle>>,
+    /// When so many are known, those that nobody has and that limit nothing are forgotten.
+    forget_at: usize,
 }
 
 impl Throttles {
     /// Those that are known, each once.
     pub fn all(&self) -> Vec<Arc<Throttle>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().cloned().collect()
+        known.by_name.values().cloned().collect()
     }
 
     /// The throttle of a stanza: the same one, with what it has counted, as long as the rate is.
     pub fn get(&self, now: Mono, stanza: &str, rate: Rate) -> Arc<Throttle> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.get(stanza).filter(|it| it.rate() == rate);
+        let found = known.by_name.get(stanza).filter(|it| it.rate() == rate);
         if let Some(found) = found {
             return found.clone();
         }
-        if known.len() >= KEPT_MIN {
-            known.retain(|_, it| Arc::strong_count(it) > 1 || !it.is_clear(now));
+        if known.by_name.len() >= known.forget_at.max(KEPT_MIN) {
+            let is_used = |it: &Arc<Throttle>| Arc::strong_count(it) > 1 || !it.is_clear(now);
+            known.by_name.retain(|_, it| is_used(it));
+            known.forget_at = known.by_name.len() * 2;
         }
         let made = Arc::new(Throttle::new(stanza, rate));
-        known.insert(stanza.into(), made.clone());
+        known.by_name.insert(stanza.into(), made.clone());
         made
     }
 }

@@ -58,7 +58,6 @@ const OPTIONS: &[&str] = &[
     "generate_delay_dsn",
     "growbuf_size",
     "hot_domains",
-    "inbound_throttle_messages",
     "inline_transfail_processing",
     "keep_message_dicts_in_memory",
     "large_message_threshold",

@@ -655,6 +655,21 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("max_connections_per_peer", count(1), SMTP)
         .default("10000")
         .doc("Connections of one address. Lower it where strangers connect."),
+    row("inbound_throttle_messages", Kind::Rate, SMTP)
+        .default("0")
+        .doc(
+            "Messages that may be taken in any window of time, together by all that falls back to \
+             the stanza that sets it. A client waits for its turn, up to 60 s, then gets a 451.",
+        ),
+    row("max_connection_rate_per_peer", Kind::Rate, SMTP)
+        .default("0")
+        .doc("Connections of one client address in any window of time; more get a 421."),
+    row("max_message_rate_per_peer", Kind::Rate, SMTP)
+        .default("0")
+        .doc("Messages that one client address may begin in any window of time; more get a 451."),
+    row("max_recipient_rate_per_peer", Kind::Rate, SMTP)
+        .default("0")
+        .doc("Recipients that one client address may name in any window of time, likewise."),
     row("max_receptions_per_connection", count(0), SMTP)
         .default("0")
         .doc("Messages accepted over one connection; 0: no limit."),

@@ -381,6 +381,14 @@ pub struct ListenerSettings {
     /// `service_sessions`: SMTP connections of all listeners, in the whole process.
     pub service_sessions: u32,
     pub max_connections_per_peer: u32,
+    /// `inbound_throttle_messages`.
+    pub throttle_messages: Option<SharedRate>,
+    /// `max_connection_rate_per_peer`; counted for each client address, as the next two are.
+    pub connection_rate_per_peer: Option<SharedRate>,
+    /// `max_message_rate_per_peer`.
+    pub message_rate_per_peer: Option<SharedRate>,
+    /// `max_recipient_rate_per_peer`.
+    pub recipient_rate_per_peer: Option<SharedRate>,
     /// Messages of one connection; 0: no limit.
     pub max_receptions_per_connection: u32,
     /// Recipients asked for on one connection; 0: no limit.

@@ -81,6 +81,12 @@ const TABLE: &[Metric] = &[
     ),
     metric!(
         Counter,
+        "pelton_messages_slowed_total",
+        "Messages that waited for their turn under inbound_throttle_messages.",
+        counters.messages_slowed
+    ),
+    metric!(
+        Counter,
         "pelton_messages_recovered_total",
         "Messages found in the spool at the start.",
         counters.messages_recovered

@@ -2,6 +2,8 @@
 //! and the rest of the engine never hold each other: the session stops with a question, gets its
 //! verdict, and goes on.
 
+mod pace;
+
 use core::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::config::{
 use crate::engine::Turn;
 use crate::engine::home::{Home, Offer};
 use crate::engine::io::{Action, ConnId, Side};
+use crate::engine::reception::pace::{Pace, Paced};
 use crate::engine::settings::HELD_BINDING;
 use crate::hose::RejectionFacts;
 use crate::inject::Verdict;
@@ -65,6 +68,8 @@ struct Incoming {
     /// Closing: when it is cut off if nothing moves.
     linger_until: Mono,
     timer: Option<(Mono, TimerKey)>,
+    /// Throttles of what it brings, if there are any.
+    pace: Option<Box<Pace>>,
     /// What was reserved for it.
     listen: usize,
     peer_slot: Option<PeerSlot>,
@@ -171,8 +176,10 @@ impl Reception {
         if listener.relay.relay_hosts.contains(peer.ip()) {
             session.heed_flow_fields();
         }
+        let pace = Pace::of(turn, &listener.settings, peer.ip());
         let key = self.incoming.insert(Box::new(Incoming {
             session,
+            pace,
             listener,
             chooser: BindingChooser::new(),
             backlog: Vec::new(),
@@ -295,8 +302,12 @@ impl Reception {
             listen,
             peer_slot,
             awaited,
+            pace,
             ..
         } = *incoming;
+        if let Some(mut pace) = pace {
+            pace.leave();
+        }
         self.awaited -= usize::from(awaited == self.awaited_round);
         if counted {
             let cells = &turn.common.cells;
@@ -316,6 +327,12 @@ impl Reception {
                 continue;
             };
             incoming.timer = None;
+            let due = incoming.paced_until().is_some_and(|it| it <= turn.now.mono);
+            if due && !core::mem::replace(&mut incoming.resolved, true) {
+                // Its turn has come: it goes on with the others that have got answers.
+                self.resolved.push(key);
+                continue;
+            }
             if incoming.closing {
                 let until = incoming.linger_until;
                 if until <= turn.now.mono {
@@ -338,10 +355,15 @@ impl Reception {
     /// Sessions end where their next command would begin.
     pub fn drain(&mut self, turn: &mut Turn<'_>, home: &mut Home) {
         for key in self.incoming.keys() {
+            let mut backlog = Vec::new();
             if let Some(incoming) = self.incoming.get_mut(key) {
                 incoming.session.shutdown();
+                if incoming.paced_until().is_some() {
+                    incoming.waiting = false;
+                    backlog = core::mem::take(&mut incoming.backlog);
+                }
             }
-            self.run(turn, home, key, &[]);
+            self.run(turn, home, key, &backlog);
         }
     }
 
@@ -372,11 +394,23 @@ impl Reception {
             if incoming.closing {
                 return None;
             }
+            if incoming.paced_until().is_some() {
+                if !self.ask(turn, key) {
+                    self.hold(key, input);
+                    break false;
+                }
+                continue;
+            }
             let (used, step) = incoming.session.receive(turn.now, input);
             input = &input[used..];
             match step {
                 Step::Read => break false,
-                Step::Ask => self.ask(turn, key),
+                Step::Ask => {
+                    if !self.ask(turn, key) {
+                        self.hold(key, input);
+                        break false;
+                    }
+                }
                 Step::Submit(submission) => self.submit(turn, home, key, *submission),
                 Step::Wait => {
                     // Output that is only waiting to be sent leaves now, and makes room.
@@ -395,6 +429,14 @@ impl Reception {
             report_rejections(turn, home, &mut incoming.session);
         }
         Some(close)
+    }
+
+    /// A session waits; what it was given comes later.
+    fn hold(&mut self, key: Key, input: &[u8]) {
+        if let Some(incoming) = self.incoming.get_mut(key) {
+            incoming.waiting = true;
+            incoming.backlog.extend_from_slice(input);
+        }
     }
 
     fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
@@ -434,7 +476,12 @@ impl Reception {
             deadline = incoming.linger_until;
         }
         // A session that waits for its own commit brings nothing to it.
-        let waits = incoming.session.unresolved() > 0 || incoming.closing;
+        let paced_until = incoming.paced_until();
+        if let Some(until) = paced_until.filter(|_| !incoming.closing) {
+            deadline = deadline.min(until);
+        }
+        let unresolved = incoming.session.unresolved() > 0;
+        let waits = unresolved || incoming.closing || paced_until.is_some();
         if waits || !incoming.session.is_in_message() {
             self.awaited -= usize::from(incoming.awaited == self.awaited_round);
             incoming.awaited = 0;
@@ -455,34 +502,39 @@ impl Reception {
         }
     }
 
-    /// Puts the session's question to policy.
-    fn ask(&mut self, turn: &mut Turn<'_>, key: Key) {
+    /// Puts the session's question to policy. False if the session has to wait for its turn.
+    fn ask(&mut self, turn: &mut Turn<'_>, key: Key) -> bool {
         let Some(incoming) = self.incoming.get_mut(key) else {
-            return;
+            return true;
         };
         let Incoming {
             session,
             listener,
             chooser,
             began,
+            pace,
             ..
         } = &mut **incoming;
         let Some(question) = session.question() else {
-            return;
+            return true;
         };
+        let (now, pace) = (turn.now.mono, pace.as_mut());
         let verdict = match question {
             Question::Ehlo { .. } => Verdict::Continue,
             Question::MailFrom { .. } => {
                 chooser.clear();
                 *began = turn.now.mono;
-                match turn.common.pressure() {
+                let paced = pace.map_or(Ok(()), |it| it.message(now));
+                match turn.common.pressure().or(paced.err()) {
                     Some(canned) => Verdict::Refuse(canned),
                     None => Verdict::Continue,
                 }
             }
             Question::RcptTo { recipient, .. } => {
                 let peer = session.facts().peer.ip();
-                match relay::relay(&listener.relay, peer, recipient) {
+                let relay = relay::relay(&listener.relay, peer, recipient);
+                let paced = || pace.map_or(Ok(()), |it| it.recipient(now));
+                match relay.and_then(|()| paced()) {
                     Err(canned) => Verdict::Refuse(canned),
                     Ok(()) => {
                         let domain = recipient.routing_domain();
@@ -501,9 +553,10 @@ impl Reception {
                     }
                 }
             }
-            Question::Data { .. } => match turn.common.pressure() {
-                Some(canned) => Verdict::Refuse(canned),
-                None => {
+            Question::Data { .. } => match begins(turn, pace) {
+                Err(Paced::Later) => return false,
+                Err(Paced::Refused(canned)) => Verdict::Refuse(canned),
+                Ok(()) => {
                     self.batches = self.batches.wrapping_add(1);
                     let (start, shard) = (turn.common.start, turn.common.shard);
                     Verdict::Batch(BatchId::new(start, shard, self.batches))
@@ -511,6 +564,7 @@ impl Reception {
             },
         };
         session.answer(turn.now, verdict);
+        true
     }
 
     fn submit(&mut self, turn: &mut Turn<'_>, home: &mut Home, key: Key, submission: Submission) {
@@ -583,6 +637,31 @@ impl Reception {
     }
 }
 
+impl Incoming {
+    /// When its turn under a throttle comes.
+    fn paced_until(&self) -> Option<Mono> {
+        self.pace.as_ref().and_then(|it| it.until)
+    }
+}
+
+/// Whether a message may be taken now.
+fn begins(turn: &mut Turn<'_>, pace: Option<&mut Box<Pace>>) -> Result<(), Paced> {
+    let pressure = turn.common.pressure();
+    let Some(pace) = pace else {
+        return pressure.map_or(Ok(()), |canned| Err(Paced::Refused(canned)));
+    };
+    if let Some(canned) = pressure {
+        pace.leave();
+        return Err(Paced::Refused(canned));
+    }
+    let waited = pace.until.is_some();
+    let begins = pace.begin(turn.now.mono);
+    if matches!(begins, Err(Paced::Later)) && !waited {
+        turn.common.stats.counters.messages_slowed += 1;
+    }
+    begins
+}
+
 fn linger_until(turn: &Turn<'_>) -> Mono {
     let linger = if turn.common.draining {
         LINGER_DRAINING
@@ -615,6 +694,9 @@ fn admit(
     }
     if home.is_stopped() {
         return Err(&replies::SPOOL_STOPPED);
+    }
+    if !pace::may_connect(turn, settings, peer) {
+        return Err(&replies::CONNECTION_RATE);
     }
     let cells = &turn.common.cells;
     let sessions_max = u64::from(settings.service_sessions).min(cells.sessions_max);

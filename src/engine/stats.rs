@@ -31,6 +31,9 @@ pub struct Counters {
     pub messages_discarded: u64,
     /// Refused at RCPT or after DATA.
     pub messages_rejected: u64,
+    /// Those that waited under `inbound_throttle_messages`.
+    #[serde(default)]
+    pub messages_slowed: u64,
     pub messages_recovered: u64,
     pub transactions_accepted: u64,
     pub bytes_injected: u64,
@@ -117,7 +120,7 @@ impl ShardStats {
     pub fn merge(&mut self, other: &ShardStats) {
         let (mine, theirs) = (&mut self.counters, &other.counters);
         add_fields!(mine, theirs, messages_injected messages_delivered messages_delayed
-            messages_bounced messages_expired messages_discarded messages_rejected
+            messages_bounced messages_expired messages_discarded messages_rejected messages_slowed
             messages_recovered transactions_accepted bytes_injected bytes_delivered
             possible_duplicates spool_commits spool_commit_messages spool_commit_bytes
             spool_commit_failures connections_in connections_in_refused connections_out

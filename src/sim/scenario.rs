@@ -120,6 +120,8 @@ pub struct Rates {
     pub domain: String,
     /// Of the first host, for messages and for connections.
     pub host: [String; 2],
+    /// Of mail that comes in.
+    pub inbound: String,
 }
 
 /// Something that happens at a moment of the run.
@@ -272,12 +274,14 @@ impl Scenario {
             text.push_str(ADAPTIVE);
         }
         let limits = &self.limits;
+        let inbound = self.rates.as_ref().map_or("0", |it| &it.inbound);
         let _ = write!(
             text,
             "ESMTP_Listener {{\n Listen \"127.0.0.1:2525\" {{\n  \
              Relay_Hosts = ( \"127.0.0.0/8\" )\n  \
              Listener_Sessions = {}\n  Max_Connections_Per_Peer = {}\n  \
              Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"100K\"\n  \
+             Inbound_Throttle_Messages = \"{inbound}\"\n  \
              Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
             limits.sessions_per_listen, limits.sessions_per_peer,
         );
@@ -496,6 +500,7 @@ fn draw_rates(prng: &mut Prng) -> Rates {
         binding: [rate(), rate()],
         domain: rate(),
         host: [rate(), rate()],
+        inbound: rate(),
     }
 }
 

@@ -152,6 +152,14 @@ pub const SHUTTING_DOWN: Canned = Canned::new("421 4.3.2 Shutting down, try agai
 pub const CONCURRENCY: Canned =
     Canned::new("421 4.4.5 Service unavailable, concurrency limit reached.");
 /// Memory over `memory_hwm`, in the words of Momentum; closes the connection.
+pub const CONNECTION_RATE: Canned =
+    Canned::new("421 4.4.5 Service unavailable, connection rate limit reached.");
+pub const MESSAGE_RATE: Canned =
+    Canned::new("451 4.4.5 Service unavailable, message rate limit reached.");
+pub const RECIPIENT_RATE: Canned =
+    Canned::new("451 4.4.5 Service unavailable, recipient rate limit reached.");
+pub const SLOWED: Canned =
+    Canned::new("451 4.3.2 More mail waits for its turn than can be, try again later");
 pub const MEMORY_CLOSE: Canned = Canned::new("421 4.3.4 allocated resources exceeded");
 pub const MEMORY: Canned = Canned::new("452 4.3.0 Not enough memory now, try again later");
 pub const DISK: Canned = Canned::new("452 4.3.1 Not enough storage now, try again later");

@@ -272,6 +272,9 @@ impl Owner {
 
     /// What a queue has on its way to a connection goes to others.
     pub(super) fn drop_claim(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        if self.links.get(&queue).is_none_or(|it| it.claim.is_none()) {
+            return;
+        }
         self.step_aside(turn, queue);
         if let Some(link) = self.links.get_mut(&queue) {
             link.claim = None;
