@@ -33,6 +33,8 @@ struct Trial<'a> {
     messages: u64,
     recipients: usize,
     domains: &'a [&'a str],
+    /// Each domain gets its part when that of the one before has been delivered.
+    in_turn: bool,
     /// So many stay in the queues.
     left: u64,
 }
@@ -51,6 +53,7 @@ impl Default for Trial<'_> {
                 "three.example",
                 "four.example",
             ],
+            in_turn: false,
             left: 0,
         }
     }
@@ -108,19 +111,27 @@ fn run(trial: &Trial<'_>) -> Outcome {
     engine
         .wait_ready(STEP_TIMEOUT)
         .expect("the engine is ready");
-    let weighed = trial.domains.iter().map(|it| ((*it).to_string(), 1));
-    let blast = Blast::start(BlastConfig {
-        connections: 4,
-        messages: Some(trial.messages),
-        domains: Mix::new(weighed.collect()).expect("some domains"),
-        recipients_per_message: trial.recipients,
-        ..BlastConfig::to(smtp)
-    })
-    .expect("the generator starts");
-    assert!(blast.wait(STEP_TIMEOUT), "all mail is handed over");
-    let report = blast.finish();
-    assert_eq!(report.acknowledged, trial.messages, "{:?}", report.trouble);
-    wait_until("what is left", || engine.queued() == Some(trial.left));
+    let turns = if trial.in_turn {
+        trial.domains.len()
+    } else {
+        1
+    };
+    for domains in trial.domains.chunks(trial.domains.len() / turns) {
+        let messages = trial.messages / turns as u64;
+        let weighed = domains.iter().map(|it| ((*it).to_string(), 1));
+        let blast = Blast::start(BlastConfig {
+            connections: 4,
+            messages: Some(messages),
+            domains: Mix::new(weighed.collect()).expect("some domains"),
+            recipients_per_message: trial.recipients,
+            ..BlastConfig::to(smtp)
+        })
+        .expect("the generator starts");
+        assert!(blast.wait(STEP_TIMEOUT), "all mail is handed over");
+        let report = blast.finish();
+        assert_eq!(report.acknowledged, messages, "{:?}", report.trouble);
+        wait_until("what is left", || engine.queued() == Some(trial.left));
+    }
     let metric = |name: &str| engine.metric(name).unwrap_or_default();
     let (delayed, failed) = (
         metric("pelton_messages_delayed_total"),
@@ -251,6 +262,24 @@ fn a_pattern_of_hosts_is_one_throttle() {
         ..Trial::default()
     });
     assert_eq!((outcome.got.len(), outcome.delayed), (8, 0.0));
+}
+
+#[test]
+fn a_domain_takes_over_the_idle_connection_of_its_sibling() {
+    for (migrates, connections) in [("true", 1), ("false", 4)] {
+        let outcome = run(&Trial {
+            shards: 1,
+            config: &format!(
+                "{STATIC}Migrate_Connections_Between_Sibling_Domains = {migrates}\n\
+                 Scope_Max_Outbound_Connections = 20\nIdle_Timeout = 60\n"
+            ),
+            messages: 4,
+            in_turn: true,
+            ..Trial::default()
+        });
+        assert_eq!((outcome.got.len(), outcome.delayed), (4, 0.0));
+        assert_eq!(outcome.counts.connections, connections, "{migrates}");
+    }
 }
 
 #[test]

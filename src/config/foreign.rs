@@ -69,7 +69,6 @@ const OPTIONS: &[&str] = &[
     "mail_queue_check_vm_interval",
     "match_cache_life",
     "max_resident_transfails",
-    "migrate_connections_between_sibling_domains",
     "open_tracking_enabled",
     "open_tracking_scheme",
     "operational_log_level",

@@ -338,6 +338,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Connections of all that falls back to the stanza that sets it, together, over all its \
          bindings and domains; in a host stanza, to all its hosts. -1: none.",
     ),
+    row(
+        "migrate_connections_between_sibling_domains",
+        Kind::Bool,
+        GLOBAL,
+    )
+    .default("true")
+    .doc(
+        "Let a domain take over an idle connection of another one of the same binding, with the \
+         same settings and the same host, instead of opening one.",
+    ),
     row("outbound_throttle_messages", Kind::Rate, DELIVERY_HOST)
         .default("0")
         .doc(

@@ -203,6 +203,7 @@ pub fn global(config: &Config) -> GlobalSettings {
         shutdown_grace: it.duration("shutdown_grace"),
         server_max_outbound_connections: it.count("server_max_outbound_connections"),
         server_reserve_outbound_connections: it.count("server_reserve_outbound_connections"),
+        migrates_connections: it.bool("migrate_connections_between_sibling_domains"),
         event_log: it.path("event_log"),
         event_log_max_size: it.size("event_log_max_size"),
         event_log_retention: it.duration("event_log_retention"),

@@ -113,6 +113,8 @@ pub struct GlobalSettings {
     pub server_max_outbound_connections: u32,
     /// For queues without a connection.
     pub server_reserve_outbound_connections: u32,
+    /// `migrate_connections_between_sibling_domains`.
+    pub migrates_connections: bool,
     /// Directory of the event log.
     pub event_log: String,
     /// Bytes of one event log file before the next is begun.

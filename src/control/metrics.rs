@@ -159,6 +159,12 @@ const TABLE: &[Metric] = &[
     ),
     metric!(
         Counter,
+        "pelton_connections_passed_total",
+        "Connections that a domain took over from another one of the same hosts.",
+        counters.connections_passed
+    ),
+    metric!(
+        Counter,
         "pelton_connections_out_failed_total",
         "Connections to receiving hosts that could not be opened.",
         counters.connections_out_failed

@@ -47,6 +47,9 @@ pub struct Counters {
     pub connections_in_refused: u64,
     pub connections_out: u64,
     pub connections_out_failed: u64,
+    /// From one domain to another of the same hosts.
+    #[serde(default)]
+    pub connections_passed: u64,
     pub body_reads: u64,
     pub compacted_messages: u64,
     pub mesh_messages: u64,
@@ -124,8 +127,8 @@ impl ShardStats {
             messages_recovered transactions_accepted bytes_injected bytes_delivered
             possible_duplicates spool_commits spool_commit_messages spool_commit_bytes
             spool_commit_failures connections_in connections_in_refused connections_out
-            connections_out_failed body_reads compacted_messages mesh_messages events_written
-            events_lost event_log_failures dns_lookups sends receives);
+            connections_out_failed connections_passed body_reads compacted_messages mesh_messages
+            events_written events_lost event_log_failures dns_lookups sends receives);
         let (mine, theirs) = (&mut self.gauges, &other.gauges);
         add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queue_returning queues
             queues_failing

@@ -395,7 +395,8 @@ impl World {
             }
         };
         let mine = of(self, number);
-        if mine.is_none() {
+        // One that has passed to another queue still counts here for the domain before.
+        if mine.is_none() || self.scenario.limits.migrates {
             return;
         }
         let domain = mine.map(|(domain, _)| domain);

@@ -95,6 +95,8 @@ pub struct Limits {
     pub of_binding: Option<u64>,
     pub of_domain: Option<u64>,
     pub of_hosts: Option<u64>,
+    /// Connections may pass from one domain to another.
+    pub migrates: bool,
     /// Of the first host, and of the second by its name.
     pub per_host: [u64; 2],
     pub per_queue: u64,
@@ -307,6 +309,11 @@ impl Scenario {
 
     /// Limits that queues share.
     fn write_shared(&self, text: &mut String) {
+        let migrates = self.limits.migrates;
+        let _ = writeln!(
+            text,
+            "Migrate_Connections_Between_Sibling_Domains = {migrates}"
+        );
         if let (Some(most), Some(domain)) = (self.limits.of_domain, self.domains.last()) {
             let name = &domain.name;
             let _ = writeln!(
@@ -626,6 +633,7 @@ fn draw_limits(prng: &mut Prng, options: &Options) -> Limits {
         of_binding: None,
         of_domain: None,
         of_hosts: None,
+        migrates: false,
         per_host: [prng.between(1, 3), prng.between(1, 3)],
         per_queue: prng.between(1, 6),
         recipients_per_batch: prng.between(1, 6),
@@ -650,6 +658,7 @@ fn draw_shared_limits(prng: &mut Prng, limits: &mut Limits) {
     limits.of_domain = now_and_then(3);
     limits.of_hosts = now_and_then(5);
     limits.reserve = now_and_then(3).unwrap_or(0);
+    limits.migrates = prng.chance(1, 2);
 }
 
 fn draw_happenings(

@@ -463,6 +463,7 @@ impl Owner {
             return;
         };
         self.crowds.ended(outgoing.route());
+        self.unlist(key, &outgoing);
         let had = outgoing.session.counts().delivered;
         let Outgoing {
             queue,

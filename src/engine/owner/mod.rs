@@ -15,6 +15,7 @@ mod orders;
 mod places;
 mod preview;
 mod pump;
+mod siblings;
 mod throttles;
 pub mod view;
 
@@ -41,6 +42,7 @@ use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::orders::{Book, Met, Stop};
 use crate::engine::owner::places::{Claim, Places};
+use crate::engine::owner::siblings::Idle;
 use crate::engine::owner::throttles::{Bookings, Throttled};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
@@ -116,6 +118,8 @@ struct Outgoing {
     touched: bool,
     /// It has answered a whole message with what was to be expected.
     proved: bool,
+    /// Stands among those that siblings may take over.
+    listed: bool,
     /// The session is over; the surroundings still have to say that the connection is closed.
     over: bool,
     /// As its queue knows it, and where among those that are like it.
@@ -155,6 +159,7 @@ pub struct Owner {
     asking: Map<Question, Vec<QueueId>>,
     host_load: Map<IpAddr, u32>,
     crowds: Crowds,
+    idle: Idle,
     dirty: VecDeque<QueueId>,
     /// Connections whose session may have something to send.
     touched: Vec<Key>,
@@ -192,6 +197,7 @@ impl Owner {
             asking: Map::default(),
             host_load: Map::default(),
             crowds: Crowds::default(),
+            idle: Idle::default(),
             dirty: VecDeque::new(),
             touched: Vec::new(),
             fetching: Map::default(),

@@ -105,6 +105,7 @@ impl Owner {
     pub(super) fn rate(&mut self, key: Key) {
         if let Some(outgoing) = self.outgoing.get(key) {
             self.set_opening(key, outgoing.opening());
+            self.list_if_idle(key);
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    fn is_waited_for(&self) -> bool {
+    pub(super) fn is_waited_for(&self) -> bool {
         self.limits.iter().any(|limit| limit.is_waited_for())
     }
 }
@@ -270,6 +270,22 @@ impl Owner {
         self.tell(turn, told);
     }
 
+    /// A connection has passed from one queue to another, and its places with it.
+    pub(super) fn pass_places(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: Key,
+        (from, to): (QueueId, QueueId),
+    ) {
+        let (from, to) = (customer(turn, from), customer(turn, to));
+        let mut told = Vec::new();
+        let outgoing = self.outgoing.get(key);
+        for limit in outgoing.iter().flat_map(|it| &it.places.limits) {
+            limit.pass(from, to, &mut told);
+        }
+        self.tell(turn, told);
+    }
+
     /// What a queue has on its way to a connection goes to others.
     pub(super) fn drop_claim(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         if self.links.get(&queue).is_none_or(|it| it.claim.is_none()) {
@@ -420,7 +436,7 @@ impl Owner {
     }
 
     /// Whether a connection without work gets some, if only when a throttle lets it.
-    fn has_use(&self, queue: QueueId) -> bool {
+    pub(super) fn has_use(&self, queue: QueueId) -> bool {
         let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
             return false;
         };
@@ -459,7 +475,7 @@ impl Link {
 
 impl Outgoing {
     /// It could take a message and has none.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.jobs.is_empty() && matches!(self.opening.0, Opening::Beside(_))
     }
 }

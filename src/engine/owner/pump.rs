@@ -223,6 +223,9 @@ impl Owner {
             return self.step_aside(turn, queue);
         };
         for _ in 0..wanted {
+            if self.take_over(turn, queue, &plan) {
+                continue;
+            }
             match self.open_one(turn, queue, &plan) {
                 Ok(()) => {}
                 Err(Obstacle::Reached) => return,
@@ -467,6 +470,7 @@ impl Owner {
             writing: false,
             touched: false,
             proved: false,
+            listed: false,
             over: false,
             opening: (Opening::Nothing, 0),
             jobs: Vec::new(),
