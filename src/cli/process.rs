@@ -136,12 +136,6 @@ fn count_start(base: &Path, shards: usize, seed: u64) -> Result<SpoolFile, Refus
     counted.map_err(Refused::new)
 }
 
-fn tell_absent_sources(config: &Config, tell: &Notice) {
-    for absent in prepare::absent_sources(config) {
-        tell(Level::Warn, &absent);
-    }
-}
-
 fn spawn_shards(
     state: &State,
     faults: &faults::Plan,
@@ -243,7 +237,6 @@ impl Process {
         let clock = Clock::start();
         let base = PathBuf::from(&config.global().spoolbase);
         let lock = claim(&config, &base, &clock).map_err(Refused::new)?;
-        tell_absent_sources(&config, &options.notice);
         let seed = prepare::random();
         let spool = count_start(&base, shards, seed)?;
         let begun = Recovery::begin(&base, &spool, &clock, &options.notice, &faults);
@@ -252,6 +245,7 @@ impl Process {
         let late = found.is_none();
         let (homes, damage) = recovery.told_with(found);
         let books = Books::open(&config, &lock, clock, &options.notice)?;
+        books::look_for_sources(&books.orders, &config, &options.notice);
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
         let mut setups = setups.map_err(Refused::new)?;
         books.fill(&mut setups);
@@ -555,7 +549,9 @@ impl State {
             .iter()
             .map(|it| format!("{it} takes effect at the next start, until then it stays as it was"))
             .collect();
-        notes.extend(prepare::absent_sources(&config));
+        let absent = prepare::absent_sources(&config);
+        notes.extend(absent.iter().map(ToString::to_string));
+        let _ = self.boot.orders.set_absent(absent);
         notes.extend(warnings(&checked.notes));
         let changed = running.config.digest() != config.digest();
         let digest = config.short_digest();
@@ -718,6 +714,7 @@ impl Control {
         });
         let registry = state.boot.orders.clone();
         tokio::task::spawn_local(books::end_orders(registry.clone(), state.clock));
+        tokio::task::spawn_local(books::watch_sources(state.clone()));
         let say = state.options.notice.clone();
         let (clock, mut told) = (state.clock, Map::<String, Mono>::default());
         let notice = Box::new(move |shard: ShardId, level, text: &str| {

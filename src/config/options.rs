@@ -15,6 +15,7 @@ const BINDING: &[ScopeKind] = &[
     ScopeKind::BindingGroup,
     ScopeKind::Global,
 ];
+const BINDING_ONLY: &[ScopeKind] = &[ScopeKind::Binding];
 const DOMAIN: &[ScopeKind] = &[ScopeKind::Domain, ScopeKind::Global];
 const DELIVERY: &[ScopeKind] = &[
     ScopeKind::Domain,
@@ -268,6 +269,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("bind_address", Kind::SourceAddresses, BINDING)
         .default("*")
         .doc("Address to connect from; * lets the kernel choose. One IPv4 and one IPv6 at most."),
+    row("weight", count(0), BINDING_ONLY)
+        .default("1")
+        .doc("Share of its group's mail; 0 is only chosen if no other member can be."),
     row("ehlo_hostname", Kind::HostName, BINDING)
         .default("__hostname__")
         .doc("Name given in EHLO; __hostname__ is the name of the machine."),

@@ -240,6 +240,7 @@ pub fn binding(config: &Config, binding: &Binding) -> BindingSettings {
         ehlo_hostname: it.host_name("ehlo_hostname"),
         server_max,
         suspended: it.bool("suspend_delivery"),
+        weight: it.count("weight"),
     }
 }
 

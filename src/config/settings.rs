@@ -147,6 +147,8 @@ pub struct BindingSettings {
     pub server_max: [Option<SharedLimit>; 2],
     /// `suspend_delivery` for the binding as a whole: it is not chosen while a sibling is free.
     pub suspended: bool,
+    /// Its share of what its group is chosen for.
+    pub weight: u32,
 }
 
 impl BindingSettings {

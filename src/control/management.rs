@@ -560,6 +560,7 @@ impl Desk {
             },
             event_log: facts.event_log.display().to_string(),
             spool_damage: self.surroundings.journal.damage(),
+            absent_sources: self.surroundings.orders.absent(),
             shards: facts.shards,
             rates,
             total,

@@ -28,6 +28,7 @@ use crate::base::units;
 use crate::engine::io::Worked;
 use crate::types::filter::Filter;
 use crate::types::id::ShardId;
+use crate::types::order::Absent;
 use crate::types::order::ORDERS_MAX;
 use crate::types::order::Order;
 use crate::types::order::Orders;
@@ -105,6 +106,7 @@ struct Run {
 
 struct Inner {
     complete: bool,
+    absent: Vec<Absent>,
     handed_out: usize,
     next_id: u64,
     runs: BTreeMap<u64, Run>,
@@ -135,6 +137,7 @@ impl Registry {
         let last = ledger.all().iter().map(|(_, kept)| kept.order.id).max();
         let inner = Inner {
             complete: false,
+            absent: Vec::new(),
             handed_out: 0,
             next_id: last.unwrap_or(0) + 1,
             runs: BTreeMap::new(),
@@ -153,22 +156,25 @@ impl Registry {
 
     /// What shards are given.
     pub fn snapshot(&self) -> Arc<Orders> {
-        let complete = self.inner().complete;
-        self.snapshot_of(complete)
+        self.snapshot_of(&self.inner())
     }
 
-    fn snapshot_of(&self, complete: bool) -> Arc<Orders> {
+    fn snapshot_of(&self, inner: &Inner) -> Arc<Orders> {
         let kept = self.ledger.all().into_iter().map(|(_, kept)| kept);
         let in_force = kept.filter(|it| it.over.is_none());
         let mut all: Vec<Order> = in_force.map(|it| it.order).collect();
         all.sort_by_key(|order| order.id);
-        Arc::new(Orders { all, complete })
+        Arc::new(Orders {
+            all,
+            absent: inner.absent.clone(),
+            complete: inner.complete,
+        })
     }
 
     /// Keeps an order and hands it to the shards.
     pub fn give(&self, wish: Wish) -> Result<Given, Refused> {
         let mut inner = self.inner();
-        let in_force = self.snapshot_of(inner.complete).all.len();
+        let in_force = self.snapshot_of(&inner).all.len();
         if in_force >= ORDERS_MAX {
             return Err(Refused::Failed(format!(
                 "{ORDERS_MAX} orders are in force already, and no more are taken. Take back what \
@@ -224,7 +230,7 @@ impl Registry {
     /// Takes orders out of force, all or none.
     pub fn take_back(&self, ids: &[u64], by: &str) -> Result<(), Refused> {
         let mut inner = self.inner();
-        let all = self.snapshot_of(inner.complete);
+        let all = self.snapshot_of(&inner);
         let orders = ids.iter().filter_map(|id| all.find(*id));
         let orders: Vec<Order> = orders.cloned().collect();
         self.keep(orders.iter().map(|it| (key(it.id), None)).collect())?;
@@ -316,11 +322,42 @@ impl Registry {
         }
     }
 
+    /// Addresses of bindings that are missing now. Tells what has changed.
+    pub fn set_absent(&self, absent: Vec<Absent>) -> Vec<String> {
+        let mut inner = self.inner();
+        if inner.absent == absent {
+            return Vec::new();
+        }
+        let before = core::mem::replace(&mut inner.absent, absent);
+        self.publish_now(&inner);
+        let new = inner.absent.iter().filter(|it| !before.contains(it));
+        let mut sentences: Vec<String> = new.map(|it| format!("W101 {it}")).collect();
+        for gone in before.iter().filter(|it| !inner.absent.contains(it)) {
+            let Absent { binding, address } = gone;
+            sentences.push(format!(
+                "binding \"{binding}\" goes on: {address} is on this machine, or not needed any more"
+            ));
+        }
+        drop(inner);
+        for sentence in &sentences {
+            let _ = self
+                .journal
+                .append((self.clock)(), "limit", "pelton", sentence);
+        }
+        sentences
+    }
+
+    /// Addresses of bindings that are missing, one sentence each.
+    pub fn absent(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner.absent.iter().map(ToString::to_string).collect()
+    }
+
     /// Ends what is out of time, and tells when the next one is.
     pub fn sweep(&self) -> Option<Wall> {
         let now = (self.clock)();
         let inner = self.inner();
-        let all = self.snapshot_of(inner.complete);
+        let all = self.snapshot_of(&inner);
         let ended: Vec<&Order> = all.all.iter().filter(|it| !it.is_in_force(now)).collect();
         if !ended.is_empty() {
             let changes = ended.iter().map(|it| (key(it.id), None)).collect();
@@ -368,7 +405,7 @@ impl Registry {
 
     /// With the lock held, so that snapshots leave in the order in which they were made.
     fn publish_now(&self, inner: &Inner) {
-        let orders = self.snapshot_of(inner.complete);
+        let orders = self.snapshot_of(inner);
         // Without a switchboard the process is at its end.
         let _ = self.publish.send(orders);
         self.changed.notify_one();

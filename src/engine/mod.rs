@@ -85,6 +85,8 @@ pub struct Common {
     pub identity: Identity,
     /// Names of the generation's bindings, by index: shared, because every recipient carries one.
     pub binding_names: Vec<Arc<str>>,
+    /// Bindings of which an order or a missing address stops everything, by index; empty if none.
+    pub asleep: Vec<bool>,
     pub cells: Arc<Cells>,
     pub prng: Prng,
     pub stats: ShardStats,
@@ -177,6 +179,8 @@ pub struct Engine {
     adopted: bool,
     /// Has said that all of it is in the queues.
     handed_out: bool,
+    /// The set of orders, and the generation, that [`Common::asleep`] is of.
+    asleep_of: (u64, u64),
     /// Outcomes on their way to other homes, by shard.
     outgoing: Vec<Vec<Settled>>,
 }
@@ -191,6 +195,7 @@ impl Engine {
                 shards: setup.shards,
                 start: setup.start,
                 binding_names: binding_names(&setup.config),
+                asleep: Vec::new(),
                 generation: Generation {
                     config: setup.config,
                     number: 1,
@@ -215,6 +220,7 @@ impl Engine {
             drained: false,
             adopted: false,
             handed_out: false,
+            asleep_of: (0, 1),
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
         engine.owner.restore(setup.learnt);
@@ -324,7 +330,18 @@ impl Engine {
             Input::Control(message) => self.control(now, message, out),
             Input::Tick => self.tick(now, out),
         }
+        self.note_asleep();
         self.finish_turn(now, out);
+    }
+
+    /// Which bindings are stopped as a whole, if that may have changed.
+    fn note_asleep(&mut self) {
+        let of = (self.owner.orders_version(), self.common.generation.number);
+        if self.asleep_of != of {
+            self.asleep_of = of;
+            let names = self.common.binding_names.iter();
+            self.common.asleep = names.map(|name| self.owner.is_asleep(name)).collect();
+        }
     }
 
     /// When to call `handle` with a `Tick`, if nothing else comes first.

@@ -53,6 +53,13 @@ const HELD_TAG: u32 = u32::MAX;
 const CLASS_RELAY_DENIED: u16 = 54;
 const CLASS_UNDETERMINED: u16 = 1;
 
+/// Whom a group may be chosen from, and their shares. Used again for every recipient.
+#[derive(Default)]
+struct Members {
+    bindings: Vec<u32>,
+    weights: Vec<u32>,
+}
+
 struct Incoming {
     session: Session,
     listener: Rc<Listener>,
@@ -103,7 +110,7 @@ pub struct Reception {
     /// Resolved settings; equal ones are shared.
     listeners: Vec<(ListenIndex, Rc<Listener>)>,
     blackholes: Vec<Map<Box<str>, Blackhole>>,
-    members: Vec<u32>,
+    members: Members,
     batches: u32,
     flows: Flows,
 }
@@ -122,7 +129,7 @@ impl Reception {
             fired: Vec::new(),
             listeners: Vec::new(),
             blackholes: Vec::new(),
-            members: Vec::new(),
+            members: Members::default(),
             batches: 0,
             flows: Flows::default(),
         }
@@ -725,7 +732,7 @@ fn admit(
 /// The binding of a recipient, by its index; nothing if the config names none.
 fn bind(
     turn: &mut Turn<'_>,
-    members: &mut Vec<u32>,
+    members: &mut Members,
     chooser: &mut BindingChooser,
     choice: BindingChoice,
     domain: &str,
@@ -738,13 +745,22 @@ fn bind(
         BindingChoice::Binding(BindingIndex(index)) => Choice::Binding(index),
         BindingChoice::Group(group) => {
             let all = &config.groups().get(group.0 as usize)?.members;
-            let awake = |it: &&BindingIndex| !config.binding_settings(**it).suspended;
-            members.clear();
-            members.extend(all.iter().filter(awake).map(|it| it.0));
-            if members.is_empty() {
-                members.extend(all.iter().map(|it| it.0));
+            let asleep = &turn.common.asleep;
+            let ordered = |it: &BindingIndex| asleep.get(it.0 as usize).is_some_and(|it| *it);
+            let of = |it: &BindingIndex| config.binding_settings(*it);
+            let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it);
+            let Members { bindings, weights } = members;
+            bindings.clear();
+            bindings.extend(all.iter().filter(awake).map(|it| it.0));
+            if bindings.is_empty() {
+                bindings.extend(all.iter().map(|it| it.0));
             }
-            Choice::Group(members)
+            weights.clear();
+            weights.extend(bindings.iter().map(|it| of(&BindingIndex(*it)).weight));
+            match weights.iter().all(|it| *it == 1) {
+                true => Choice::Group(bindings),
+                false => Choice::Weighted(bindings, weights),
+            }
         }
     };
     chooser.choose(domain, choice, &mut turn.common.prng)

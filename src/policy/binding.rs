@@ -12,6 +12,8 @@ pub enum Choice<'a> {
     /// The members that may be drawn; the caller has left out what must not be (suspended ones,
     /// unless all are).
     Group(&'a [u32]),
+    /// The same where members have shares, one for each; those without one are drawn if all are.
+    Weighted(&'a [u32], &'a [u32]),
 }
 
 /// The binding named, or one drawn uniformly from the group. Nothing for an empty group.
@@ -20,6 +22,21 @@ pub fn choose_binding(choice: Choice<'_>, prng: &mut Prng) -> Option<u32> {
         Choice::Binding(binding) => Some(binding),
         Choice::Group([]) => None,
         Choice::Group(members) => Some(*prng.pick(members)),
+        Choice::Weighted(members, weights) => {
+            let sum: u64 = weights.iter().copied().map(u64::from).sum();
+            if sum == 0 {
+                return choose_binding(Choice::Group(members), prng);
+            }
+            let mut left = prng.below(sum);
+            let mut all = members.iter().zip(weights);
+            let drawn = all.find(|(_, weight)| {
+                let weight = u64::from(**weight);
+                let is_it = left < weight;
+                left = left.saturating_sub(weight);
+                is_it
+            });
+            drawn.map(|(member, _)| *member)
+        }
     }
 }
 
@@ -45,7 +62,7 @@ impl BindingChooser {
     pub fn choose(&mut self, domain: &str, choice: Choice<'_>, prng: &mut Prng) -> Option<u32> {
         let members = match choice {
             Choice::Binding(binding) => return Some(binding),
-            Choice::Group(members) => members,
+            Choice::Group(members) | Choice::Weighted(members, _) => members,
         };
         if let Some(binding) = self.drawn.get(domain)
             && members.contains(binding)
@@ -95,6 +112,23 @@ mod tests {
             a != chooser.choose("b.example", group, &mut prng)
         });
         assert!((20..80).contains(&differ.count()));
+    }
+
+    #[test]
+    fn members_are_drawn_by_their_weights() {
+        let mut prng = Prng::new(4);
+        let mut drawn = |weights: [u32; 3]| {
+            let mut counts = [0; 3];
+            for _ in 0..1_000 {
+                let choice = Choice::Weighted(&[0, 1, 2], &weights);
+                counts[choose_binding(choice, &mut prng).unwrap() as usize] += 1;
+            }
+            counts
+        };
+        let [a, b, c] = drawn([3, 1, 0]);
+        assert!((700..800).contains(&a) && b == 1_000 - a && c == 0, "{a} {b} {c}");
+        assert_eq!(drawn([0, 7, 0]), [0, 1_000, 0]);
+        assert!(drawn([0, 0, 0]).iter().all(|count| *count > 250));
     }
 
     #[test]

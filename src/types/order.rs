@@ -5,6 +5,7 @@
 //! accepted when they were given: they go through the queues once, and are over with that.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use serde::Deserialize;
@@ -199,12 +200,36 @@ pub fn ends_at(now: Wall, lasts: Duration) -> Result<Wall, String> {
 pub struct Orders {
     /// Sorted by their ids.
     pub all: Vec<Order>,
+    /// Bindings that cannot send, because an address of theirs is not on this machine.
+    pub absent: Vec<Absent>,
     /// What earlier starts have left is in the queues: who has gone through all of them since then
     /// has seen all messages.
     pub complete: bool,
 }
 
+/// A source address that is missing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Absent {
+    pub binding: String,
+    pub address: IpAddr,
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Absent { binding, address } = self;
+        write!(
+            f,
+            "binding \"{binding}\" is suspended: its Bind_Address {address} is not on this machine"
+        )
+    }
+}
+
 impl Orders {
+    /// What is missing of a binding.
+    pub fn absent_of(&self, binding: &str) -> Option<&Absent> {
+        self.absent.iter().find(|it| it.binding == binding)
+    }
+
     pub fn find(&self, id: u64) -> Option<&Order> {
         let index = self.all.binary_search_by_key(&id, |order| order.id).ok()?;
         self.all.get(index)

@@ -1,11 +1,12 @@
 //! What a process keeps on disk beside the spool: the journal of changes and the operators' orders.
 
+use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::cli::process::{Notice, Refused};
+use crate::cli::process::{Notice, Refused, State, prepare};
 use crate::config::Config;
 use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::learnt::Learnt;
@@ -84,5 +85,24 @@ pub(super) async fn end_orders(orders: Arc<Registry>, clock: Clock) {
             () = orders.changed.notified() => {}
             () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
         }
+    }
+}
+
+/// How often it is looked whether the source addresses of all bindings are on this machine. Nothing
+/// is tried from one that is not.
+const SOURCES_EVERY: Duration = Duration::from_secs(1);
+
+/// Suspends bindings whose address is missing, and lets others go on.
+pub(super) fn look_for_sources(orders: &Registry, config: &Config, tell: &Notice) {
+    for sentence in orders.set_absent(prepare::absent_sources(config)) {
+        tell(Level::Warn, &sentence);
+    }
+}
+
+pub(super) async fn watch_sources(state: Arc<State>) {
+    let mut ticks = tokio::time::interval(SOURCES_EVERY);
+    loop {
+        ticks.tick().await;
+        look_for_sources(&state.boot.orders, &state.config(), &state.options.notice);
     }
 }

@@ -19,6 +19,7 @@ use crate::log::SyncMode;
 use crate::shard::disk::io_uring_sentence;
 use crate::shard::{clock::Clock, net};
 use crate::spool::{self, Beginning, Spool, SpoolFile};
+use crate::types::order::Absent;
 
 /// The share of the disk that one shard's segments may take is the disk: free space decides.
 const SEGMENTS_MAX: u32 = 1_000_000;
@@ -54,19 +55,17 @@ pub(super) fn probe_ring() -> Result<(), String> {
         .map_err(|error| format!("E108 {}", refused(error)))
 }
 
-/// Sources that this machine does not have, one sentence each.
-pub(super) fn absent_sources(config: &Config) -> Vec<String> {
+/// Source addresses that this machine does not have.
+pub(super) fn absent_sources(config: &Config) -> Vec<Absent> {
     let sources = config.bindings().iter().flat_map(|binding| {
         let settings = config.binding_settings(binding.index);
         settings.bind_address.iter().map(|it| (&binding.name, *it))
     });
     sources
         .filter(|(_, address)| !net::is_here(*address))
-        .map(|(name, address)| {
-            format!(
-                "W101 binding \"{name}\": its Bind_Address {address} is not on this machine \
-                 (`ip address` lists what is); mail that needs it waits until it is"
-            )
+        .map(|(name, address)| Absent {
+            binding: name.clone(),
+            address,
         })
         .collect()
 }

@@ -108,6 +108,9 @@ pub struct StatusData {
     /// tells each.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub spool_damage: u64,
+    /// Addresses of bindings that are missing, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_sources: Vec<String>,
     pub event_log: String,
     pub shards: u64,
     pub rates: Rates,

@@ -32,6 +32,9 @@ pub fn warnings(status: &StatusData) -> Vec<Warning> {
     event_log(status, &mut found);
     config(status, &mut found);
     delivery(status, &mut found);
+    for sentence in &status.absent_sources {
+        found.warn(format!("W101 {sentence}"), &["queue", "list"]);
+    }
     let oldest = status.total.gauges.oldest_seconds;
     if oldest > OLDEST_SECONDS_MAX {
         let age = units::duration(Duration::from_secs(oldest));

@@ -299,6 +299,7 @@ impl Owner {
             if let Some(link) = self.links.get_mut(&queue) {
                 link.throttled = throttled(turn, &settings);
                 link.settings = settings;
+                link.orders_version = u64::MAX;
                 link.unnamed = is_unnamed(&turn.common.generation.config, &binding);
                 link.plan = Way::Unknown;
             }

@@ -19,7 +19,7 @@ use crate::engine::owner::{OpenJob, Owner, Way};
 use crate::queue::{EntryId, HELD, QueueId, State};
 use crate::types::filter::{Facts, Field};
 use crate::types::message::Arrival;
-use crate::types::order::{Order, Orders, Verb};
+use crate::types::order::{Absent, Order, Orders, Verb};
 use crate::types::outcome::{Outcome, OutcomeKind, Stage};
 use crate::types::reply::{Enhanced, Reply};
 
@@ -32,7 +32,8 @@ const CHANGES_PER_SLICE: usize = 256;
 /// What stops a queue as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stop {
-    pub order: u64,
+    /// Nothing where a source address is missing.
+    pub order: Option<u64>,
     /// When it ends by itself.
     pub until: Option<Mono>,
 }
@@ -137,7 +138,8 @@ impl Owner {
                 work.cursor = Some(0);
             }
         }
-        let any = !orders.all.is_empty() || !book.orders.all.is_empty();
+        let some = |orders: &Orders| !orders.all.is_empty() || !orders.absent.is_empty();
+        let any = some(&orders) || some(&book.orders);
         book.orders = orders;
         if any {
             self.orders_change(now);
@@ -168,10 +170,16 @@ impl Owner {
             let orders = &self.book.orders.all;
             let mut stops = self.book.stops.iter().map(|index| &orders[*index]);
             let stop = stops.find(|order| order.filter.matches(&facts));
-            link.stop = stop.map(|order| Stop {
-                order: order.id,
+            let absent = self.book.orders.absent_of(&link.settings.binding.name);
+            let absent = absent.map(|_| Stop {
+                order: None,
+                until: None,
+            });
+            let ordered = stop.map(|order| Stop {
+                order: Some(order.id),
                 until: order.until().map(|until| turn.now.mono_of(until)),
             });
+            link.stop = ordered.or(absent);
         }
         let stopped = link.is_stopped();
         if core::mem::replace(&mut link.was_stopped, stopped) != stopped {
@@ -180,6 +188,30 @@ impl Owner {
                 self.book.rearming.push_back((queue, None));
             }
         }
+    }
+
+    /// What may change which bindings are asleep.
+    pub fn orders_version(&self) -> u64 {
+        self.book.version
+    }
+
+    /// Whether nothing of a binding is tried: an order stops all of it, or an address is missing.
+    pub fn is_asleep(&self, binding: &str) -> bool {
+        let orders = &self.book.orders;
+        let facts = Facts {
+            binding: Some(binding),
+            ..Facts::default()
+        };
+        let stops_all = |index: &usize| {
+            let filter = &orders.all[*index].filter;
+            !filter.asks_for(Field::Domain) && filter.matches(&facts)
+        };
+        orders.absent_of(binding).is_some() || self.book.stops.iter().any(stops_all)
+    }
+
+    pub(super) fn absent_of(&self, queue: QueueId) -> Option<&Absent> {
+        let link = self.links.get(&queue)?;
+        self.book.orders.absent_of(&link.settings.binding.name)
     }
 
     /// A slice of each walk that is under way.
@@ -291,7 +323,7 @@ impl Owner {
     pub(super) fn order_against(&self, now: Now, queue: QueueId) -> Option<&Order> {
         let link = self.links.get(&queue)?;
         if let Some(stop) = link.stop {
-            return self.book.orders.find(stop.order);
+            return self.book.orders.find(stop.order?);
         }
         if self.book.meets.is_empty() {
             return None;

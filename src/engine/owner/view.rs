@@ -168,7 +168,7 @@ impl Owner {
         let until = self.until(&view);
         Some(QueueDetail {
             summary: self.summary(now, common, queue)?,
-            sentence: sentence(now, &view, (link, self.order_against(now, queue)), until),
+            sentence: sentence(now, &view, link, (until, &self.stopped_by(now, queue))),
             until: until.map(|until| now.wall_of(until).rfc3339().to_string()),
             causes: Cause::ALL
                 .iter()
@@ -326,9 +326,23 @@ impl Owner {
         })
     }
 
+    /// Who or what has stopped a queue, if anything has.
+    fn stopped_by(&self, now: Now, queue: QueueId) -> String {
+        if let Some(order) = self.order_against(now, queue) {
+            return format!("{} by {}", order.verb.done(), order.sentence());
+        }
+        match self.absent_of(queue) {
+            Some(absent) => absent.to_string(),
+            None => match self.links.get(&queue).and_then(Link::stop_words) {
+                Some(words) => words,
+                None => "delivery is suspended by suspend_delivery".to_string(),
+            },
+        }
+    }
+
     fn stop_of(&self, queue: QueueId) -> Option<&Order> {
         let stopped = self.links.get(&queue)?.stop?;
-        self.order(stopped.order)
+        self.order(stopped.order?)
     }
 
     /// Messages of a batch, one message, or those to a recipient.
@@ -573,8 +587,8 @@ fn host_limits(
 fn sentence(
     now: Now,
     view: &QueueView<'_>,
-    (link, order): (&Link, Option<&Order>),
-    until: Option<Mono>,
+    link: &Link,
+    (until, stopped_by): (Option<Mono>, &str),
 ) -> String {
     let waiting = view.waiting();
     let active = view.count(State::Active);
@@ -622,11 +636,7 @@ fn sentence(
             None => "waits for its turn under a throttle".to_string(),
         },
         Cause::Adaptive => link.adaptive_words(),
-        Cause::Suspended => match (order, link.stop_words()) {
-            (Some(order), _) => format!("{} by {}", order.verb.done(), order.sentence()),
-            (None, Some(words)) => words,
-            (None, None) => "delivery is suspended by suspend_delivery".to_string(),
-        },
+        Cause::Suspended => stopped_by.to_string(),
         Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
     };
     let since = units::duration(now.mono.since(waiting.since));
