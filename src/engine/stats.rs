@@ -24,7 +24,7 @@ pub struct Counters {
     /// Recipients accepted; each is a message of its own.
     pub messages_injected: u64,
     pub messages_delivered: u64,
-    /// Attempts that ended in a delay.
+    /// Attempts that ended in a delay, and messages that an operator has delayed.
     pub messages_delayed: u64,
     pub messages_bounced: u64,
     pub messages_expired: u64,

@@ -51,6 +51,7 @@ pub enum Fault {
     OtherShardCount,
     LateRecovery,
     Reload,
+    Order,
     WallForward,
     WallBack,
     SectorLost,
@@ -154,6 +155,8 @@ pub enum Check {
     NotSuspended,
     /// 5: none after the message has expired.
     NotExpired,
+    /// 5: not while an order of an operator is against it.
+    Ordered,
     /// 6: a terminal event is the only one of its recipient.
     OneTerminalEvent,
     /// 6: the events fold to the counters.
@@ -212,7 +215,7 @@ pub const ACTS: [&str; 34] = [
     "stop listening",
 ];
 
-pub const FAULTS: [&str; 65] = [
+pub const FAULTS: [&str; 66] = [
     "process killed",
     "power cut",
     "process killed in recovery",
@@ -221,6 +224,7 @@ pub const FAULTS: [&str; 65] = [
     "other number of shards",
     "mail before recovery",
     "config reloaded",
+    "operator orders",
     "wall clock forward",
     "wall clock back",
     "sector lost",
@@ -303,6 +307,7 @@ pub const CHECKS: [&str; 31] = [
     "5 not before due after restart",
     "5 not while suspended",
     "5 not after expiry",
+    "5 not against an order",
     "6 one terminal event",
     "6 events fold to counters",
     "7 drains in bounded time",

@@ -182,6 +182,8 @@ pub struct Ledger {
     pub violation: Option<Violation>,
     /// Backwards jumps of the wall clock so far: wall times from before say nothing.
     pub wall_went_back: bool,
+    /// What is delayed may be due before its time until this moment.
+    pub flushed_until_us: u64,
     limits: Limits,
     event_ids: BTreeSet<String>,
     receipts: Vec<Vec<(Who, usize)>>,
@@ -198,6 +200,7 @@ impl Ledger {
             open: 0,
             violation: None,
             wall_went_back: false,
+            flushed_until_us: 0,
             limits,
             event_ids: BTreeSet::new(),
             receipts: Vec::new(),
@@ -274,6 +277,7 @@ impl Ledger {
         let life = self.lives.current();
         let (now_us, limits) = (self.now_us, self.limits.clone());
         let went_back = self.wall_went_back;
+        let flushed_until_us = self.flushed_until_us;
         let Some(message) = self.messages.get_mut(who.message) else {
             return;
         };
@@ -292,7 +296,8 @@ impl Ledger {
         if again {
             let doubled = limits.retry_s << (attempts - 1).min(16);
             let delay = doubled.clamp(1, limits.retry_max_s.max(1)) * SECOND;
-            let early = now_us + TIMER_SLACK_US < before_us + delay;
+            let flushed = flushed_until_us >= before_us;
+            let early = !flushed && now_us + TIMER_SLACK_US < before_us + delay;
             self.check(Check::NotBeforeDue, !early, || {
                 let waited = (now_us - before_us) / 1_000;
                 format!("{who:?}: attempt {attempts} was {waited} ms ago, the next is here")
@@ -300,7 +305,8 @@ impl Ledger {
         } else if let Some(due) = due
             && !went_back
         {
-            let forgotten = self.is_record_lost(due.told);
+            let flushed = flushed_until_us >= due.told.at_us;
+            let forgotten = flushed || self.is_record_lost(due.told);
             self.check(
                 Check::NotBeforeDueRestart,
                 wall >= due.at || forgotten,
@@ -337,6 +343,12 @@ impl Ledger {
             it.attempt_life = life;
             it.attempt_us = it.pending_us;
         }
+    }
+
+    /// When its client knew that it was accepted, if it did.
+    pub fn accepted_us(&self, who: Who) -> Option<u64> {
+        let message = self.messages.get(who.message)?;
+        Some(message.accepted_us).filter(|at| *at > 0)
     }
 
     pub fn is_first_attempt(&self, who: Who) -> bool {

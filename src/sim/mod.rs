@@ -19,6 +19,7 @@ mod look;
 mod mail;
 mod names;
 mod net;
+mod orders;
 mod peers;
 mod perform;
 pub mod planted;

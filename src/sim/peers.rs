@@ -48,16 +48,18 @@ pub enum Peer {
     Host {
         host: usize,
         source: IpAddr,
+        dialed_us: u64,
         error: Option<DialError>,
         session: Option<Box<HostSession>>,
     },
 }
 
 impl Peer {
-    pub fn dialed(host: usize, source: IpAddr) -> Peer {
+    pub fn dialed(host: usize, source: IpAddr, dialed_us: u64) -> Peer {
         Peer::Host {
             host,
             source,
+            dialed_us,
             error: None,
             session: None,
         }

@@ -191,6 +191,7 @@ impl World {
             self.admitted(number);
         }
         self.check_counted(number, &bytes);
+        self.check_orders(shard, number, &bytes);
         let now_us = self.now_us;
         let extra_us = self.unseeded();
         let Some(end) = &mut self.ends[number] else {
@@ -245,7 +246,7 @@ impl World {
         let (Some(host), Some(source)) = (host, source) else {
             return;
         };
-        let number = self.connect(shard, id, Stage::Dialing, Peer::dialed(host, source));
+        let number = self.connect(shard, id, Stage::Dialing, Peer::dialed(host, source, self.now_us));
         self.check_outgoing(number, host);
         let trouble = [
             (1_500, Fault::DialRefused),
@@ -497,8 +498,17 @@ impl World {
             ToControl::Adopted { .. } => {
                 self.act(Act::Adopted, shard, 0);
             }
-            ToControl::HandedOut { .. } | ToControl::Worked { .. } | ToControl::Settled { .. } => {
+            ToControl::HandedOut { .. } => {
                 self.act(Act::Ordered, shard, 0);
+                self.shard_handed_out(shard);
+            }
+            ToControl::Worked { worked, .. } => {
+                self.act(Act::Ordered, shard, worked.changed);
+                self.shard_worked(shard, &worked);
+            }
+            ToControl::Settled { owner, order, .. } => {
+                self.act(Act::Ordered, shard, order);
+                self.shard_settled(order, (owner.index(), shard));
             }
             ToControl::Quiet { .. } => {
                 self.act(Act::Quiet, shard, 0);

@@ -36,6 +36,8 @@ pub enum Planted {
     FalseSuccess,
     /// Delivery: one byte of a body is changed on its way out.
     ChangedByte,
+    /// Shards do not hear what operators order.
+    DeafToOrders,
 }
 
 impl Planted {
@@ -54,6 +56,7 @@ impl Planted {
         Planted::HashOrder,
         Planted::FalseSuccess,
         Planted::ChangedByte,
+        Planted::DeafToOrders,
     ];
 
     pub fn name(self) -> &'static str {
@@ -72,6 +75,7 @@ impl Planted {
             Planted::HashOrder => "hash-order",
             Planted::FalseSuccess => "false-success",
             Planted::ChangedByte => "changed-byte",
+            Planted::DeafToOrders => "deaf-to-orders",
         }
     }
 
@@ -82,7 +86,7 @@ impl Planted {
             Planted::LyingSync | Planted::UnsyncedEvents | Planted::ChangedByte => 2,
             Planted::LateOutcomes => 3,
             Planted::PrivateLimits => 4,
-            Planted::ForgottenDue => 5,
+            Planted::ForgottenDue | Planted::DeafToOrders => 5,
             Planted::SecondEnd => 6,
             Planted::LostOutcome | Planted::LostWakeup | Planted::UnaskedHolder => 7,
             Planted::ForgottenBudget => 8,

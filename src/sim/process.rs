@@ -36,6 +36,7 @@ use crate::sim::world::Event;
 use crate::sim::world::World;
 use crate::spool;
 use crate::spool::Spool;
+use crate::types::order::Orders;
 
 /// The spool's own number, the same in every run.
 pub(super) const SPOOL_ID: u64 = 0x5350_4f4f_4c5f_4944;
@@ -206,8 +207,9 @@ impl World {
             homes_open: openings.iter().filter(|it| it.is_early()).count(),
         });
         self.set_gauges();
+        let orders = self.orders_at_start(shards);
         for opening in openings {
-            self.start_engine(&config, opening);
+            self.start_engine(&config, &orders, opening);
         }
         for shard in 0..shards {
             self.handle(shard, Input::Tick);
@@ -228,7 +230,7 @@ impl World {
         }
     }
 
-    fn start_engine(&mut self, config: &Arc<Config>, opening: Opening) {
+    fn start_engine(&mut self, config: &Arc<Config>, orders: &Arc<Orders>, opening: Opening) {
         let (now, seed) = (self.now(), self.seed);
         let Some(process) = &self.process else {
             return;
@@ -275,7 +277,7 @@ impl World {
             cells: process.cells[shard.index()].clone(),
             spool,
             hose: Hose::new(settings, shard, existing),
-            orders: Arc::default(),
+            orders: orders.clone(),
             recovered,
         };
         let engine = Engine::new(setup, now);
@@ -335,6 +337,11 @@ impl World {
     pub fn control(&mut self, shard: usize, message: ToShard) {
         if let (ToShard::Recovered(_), Some(process)) = (&message, &mut self.process) {
             process.homes_open -= 1;
+        }
+        if let ToShard::Orders(orders) = &message
+            && !self.hears_orders(shard, orders)
+        {
+            return;
         }
         self.handle(shard, Input::Control(message));
     }

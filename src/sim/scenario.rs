@@ -134,6 +134,8 @@ pub enum Happening {
     },
     Restart,
     Reload,
+    /// An operator acts on the queues.
+    Order,
     /// Seconds.
     WallJumps(i64),
     Disk(disk::Trouble),
@@ -254,6 +256,7 @@ impl Scenario {
             happenings: {
                 let mut all = draw_happenings(prng, concerns, calm_us, !sync_interval);
                 all.extend(more);
+                all.extend(draw_orders(seed, calm_us));
                 all
             },
             concerns,
@@ -730,6 +733,17 @@ fn draw_happenings(
     });
     all.push((calm_us, Happening::Calm));
     all
+}
+
+/// In some seeds operators act.
+fn draw_orders(seed: u64, calm_us: u64) -> Vec<(u64, Happening)> {
+    let mut prng = Prng::stream(seed, "orders");
+    let count = match prng.chance(1, 2) {
+        true => prng.between(1, 12),
+        false => 0,
+    };
+    let mut at = |_| (prng.below(calm_us), Happening::Order);
+    (0..count).map(&mut at).collect()
 }
 
 fn draw_disk_trouble(prng: &mut Prng) -> disk::Trouble {

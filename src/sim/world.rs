@@ -19,6 +19,7 @@ use crate::sim::event_disk::EventDisk;
 use crate::sim::ledger::Ledger;
 use crate::sim::mail;
 use crate::sim::net::Conn;
+use crate::sim::orders::Operator;
 use crate::sim::peers::Peer;
 use crate::sim::planted::Planted;
 use crate::sim::process::Process;
@@ -147,6 +148,7 @@ pub struct World {
     pub mail: mail::Writer,
     pub work: VecDeque<usize>,
     pub clients: Vec<Client>,
+    pub operator: Operator,
     pub ends: Vec<Option<Box<End>>>,
     pub domains: Vec<Domain>,
     /// Connections that each host has open.
@@ -201,6 +203,7 @@ impl World {
             mail: mail::Writer::new(seed, names),
             work: VecDeque::new(),
             clients: clients.collect(),
+            operator: Operator::new(seed),
             ends: Vec::new(),
             domains: scenario.domains.clone(),
             host_loads: vec![0; scenario.hosts.len()],
@@ -373,6 +376,7 @@ impl World {
             Happening::Crash { power } => self.crash_comes(power),
             Happening::Restart => self.shut_down(),
             Happening::Reload => self.reload(),
+            Happening::Order => self.order_comes(),
             Happening::WallJumps(seconds) => {
                 let forward = seconds > 0;
                 self.ledger.counts.fault(match forward {
@@ -431,6 +435,7 @@ impl World {
         self.events.trouble = event_disk::Trouble::default();
         self.domains.clone_from(&self.scenario.domains);
         self.set_gauges();
+        self.orders_end();
         self.reload();
     }
 

@@ -525,6 +525,7 @@ impl Owner {
         let attempts = view.attempts();
         let put_off = self.queues.put_off(turn.now, entry, turn.now.mono_of(due));
         if put_off {
+            turn.common.stats.counters.messages_delayed += 1;
             let text = format!("delayed by order {} of an operator", order.id);
             let outcome = Outcome {
                 message,
