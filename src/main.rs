@@ -50,6 +50,8 @@ enum Command {
     Hold(cli::act::HoldArgs),
     /// Let held messages go
     Release(cli::act::ReleaseArgs),
+    /// Send queues to another host than DNS says, until a time or pelton undo
+    Reroute(cli::act::RerouteArgs),
     /// Do not try what is there now before a time
     Delay(cli::act::DelayArgs),
     /// Try what is delayed now
@@ -84,6 +86,7 @@ fn main() {
         Command::Resume(args) => cli::act::resume(&args).into(),
         Command::Hold(args) => cli::act::hold(&args).into(),
         Command::Release(args) => cli::act::release(&args).into(),
+        Command::Reroute(args) => cli::act::reroute(&args).into(),
         Command::Delay(args) => cli::act::delay(&args).into(),
         Command::Flush(args) => cli::act::flush(&args).into(),
         Command::Fail(args) => cli::act::fail(&args).into(),

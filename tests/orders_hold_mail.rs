@@ -285,3 +285,35 @@ fn a_message_whose_time_is_up_ends_though_it_is_suspended_or_held() {
         assert!(world.delivered("one.example").is_empty(), "it was stopped");
     }
 }
+
+#[test]
+fn a_reroute_leads_a_queue_to_another_host_and_back() {
+    let world = World::new("");
+    let capture = world.folder.path().join("elsewhere.jsonl");
+    let elsewhere = Sink::start(SinkConfig {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        capture: Some(capture.clone()),
+        ..SinkConfig::default()
+    })
+    .expect("the sink starts");
+    let to = elsewhere.addrs()[0].to_string();
+    world.send(6, &["late.example", "two.example"]);
+    wait_until("all of it was tried", || {
+        world.waiting("state=delayed").len() + world.delivered("two.example").len() == 6
+    });
+    let late = world.waiting("").len();
+    let (exit, _) = world.pelton(&["reroute", "age>1s", "--to", &to, "--yes"]);
+    assert_eq!(exit, 2, "single messages are not led elsewhere");
+    let (exit, _) = world.pelton(&["reroute", "--all", "--to", "no host", "--yes"]);
+    assert_eq!(exit, 2);
+    world.done(&["reroute", "domain=late.example", "--to", &to, "--yes"]);
+    world.done(&["flush", "--all", "--yes"]);
+    wait_until("empty queues", || world.engine.queued() == Some(0));
+    let taken = fs::read_to_string(&capture).unwrap_or_default();
+    assert_eq!(taken.lines().count(), late, "the other host takes it");
+    world.done(&["undo", "1"]);
+    world.send(4, &["late.example"]);
+    wait_until("the host of before defers", || {
+        world.waiting("domain=late.example attempts=1").len() == 4
+    });
+}

@@ -1,5 +1,5 @@
-//! The commands that act on queued mail: `pelton suspend | resume | hold | release | delay | flush
-//! | fail | orders | undo`. Each shows what it would touch and asks before it acts.
+//! The commands that act on queued mail: `pelton suspend | resume | hold | release | reroute |
+//! delay | flush | fail | orders | undo`. Each shows what it would touch and asks before it acts.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -62,6 +62,15 @@ Examples:
 
 Messages that match are put aside when their turn comes, those of later too, and others go past
 them. They use up no attempt, go on ageing, and end when their time is up.";
+
+const REROUTE_EXAMPLES: &str = "\
+Examples:
+  pelton reroute domain=example.com --to mx2.example.com          for a day
+  pelton reroute 'domain=example.com binding=a' --to 192.0.2.7:26 --for 2h
+  pelton undo                                                     where DNS says again
+
+Queues that match are delivered to that host, whatever DNS or the configuration says, mail of later
+included, until the time is over or the order is taken back. What is on the wire is finished.";
 
 const DELAY_EXAMPLES: &str = "\
 Examples:
@@ -143,6 +152,18 @@ pub struct HoldArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(after_help = REROUTE_EXAMPLES)]
+pub struct RerouteArgs {
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// Where to: host, host:port or [address]:port; 25 without a port
+    #[arg(long, value_name = "HOST")]
+    pub to: String,
+    #[command(flatten)]
+    pub time: TimeArgs,
+}
+
+#[derive(Args, Clone, Debug)]
 #[command(after_help = DELAY_EXAMPLES)]
 pub struct DelayArgs {
     #[command(flatten)]
@@ -192,28 +213,35 @@ fn moment(text: &str) -> Result<Duration, String> {
 }
 
 pub fn suspend(args: &SuspendArgs) -> u8 {
-    run(Verb::Suspend, &args.what, args.time)
+    run((Verb::Suspend, None), &args.what, args.time)
 }
 
 pub fn hold(args: &HoldArgs) -> u8 {
-    run(Verb::Hold, &args.what, args.time)
+    run((Verb::Hold, None), &args.what, args.time)
+}
+
+pub fn reroute(args: &RerouteArgs) -> u8 {
+    run((Verb::Reroute, Some(args.to.as_str())), &args.what, args.time)
 }
 
 pub fn delay(args: &DelayArgs) -> u8 {
-    run(Verb::Delay, &args.what, args.time)
+    run((Verb::Delay, None), &args.what, args.time)
 }
 
 pub fn fail(args: &FailArgs) -> u8 {
-    run(Verb::Fail, &args.what, TimeArgs::default())
+    run((Verb::Fail, None), &args.what, TimeArgs::default())
 }
 
 pub fn flush(args: &FlushArgs) -> u8 {
-    run(Verb::Flush, &args.what, TimeArgs::default())
+    run((Verb::Flush, None), &args.what, TimeArgs::default())
 }
 
-fn run(verb: Verb, what: &WhatArgs, time: TimeArgs) -> u8 {
+/// What to do, and where to.
+type Deed<'a> = (Verb, Option<&'a str>);
+
+fn run(deed: Deed<'_>, what: &WhatArgs, time: TimeArgs) -> u8 {
     let style = Style::of_stdout(what.output.color);
-    let page = act(verb, what, time, &style).map(|page| page.about(&what.server));
+    let page = act(deed, what, time, &style).map(|page| page.about(&what.server));
     output::show(page, what.output, false)
 }
 
@@ -224,7 +252,12 @@ fn filter_of(words: &[String]) -> Result<Filter, Failure> {
         .map_err(|error| Failure::new(EXIT_USAGE, "E400", format!("{error}")))
 }
 
-fn act(verb: Verb, what: &WhatArgs, time: TimeArgs, style: &Style) -> Result<Page, Failure> {
+fn act(
+    (verb, to): Deed<'_>,
+    what: &WhatArgs,
+    time: TimeArgs,
+    style: &Style,
+) -> Result<Page, Failure> {
     let filter = filter_of(&what.filter)?;
     if filter.is_empty() && !what.all {
         let message = format!(
@@ -242,6 +275,7 @@ fn act(verb: Verb, what: &WhatArgs, time: TimeArgs, style: &Style) -> Result<Pag
         verb,
         filter: filter.clone(),
         all: what.all,
+        to: to.map(str::to_owned),
         lasts_seconds: lasts.map(|it| it.as_secs()),
         reason: what.reason.clone(),
         dry_run,
@@ -467,6 +501,8 @@ fn table(data: &OrdersData, style: &Style) -> String {
             "" => format!("{} --all", order.verb),
             filter => format!("{} {filter}", order.verb),
         };
+        let to = order.to.as_ref().map(|to| format!(" --to {to}"));
+        let what = what + &to.unwrap_or_default();
         table.row([
             order.id.to_string(),
             style.clock(&order.given_at),
@@ -660,11 +696,11 @@ mod tests {
             output: OutputArgs::default(),
         };
         let style = Style::of_stdout(crate::cli::output::When::Never);
-        let failure = act(Verb::Fail, &what, TimeArgs::default(), &style).unwrap_err();
+        let failure = act((Verb::Fail, None), &what, TimeArgs::default(), &style).unwrap_err();
         assert_eq!((failure.exit, failure.code.as_str()), (EXIT_USAGE, "E422"));
         let mut what = what;
         what.filter = vec!["domian=a".to_owned()];
-        let failure = act(Verb::Fail, &what, TimeArgs::default(), &style).unwrap_err();
+        let failure = act((Verb::Fail, None), &what, TimeArgs::default(), &style).unwrap_err();
         assert_eq!((failure.exit, failure.code.as_str()), (EXIT_USAGE, "E400"));
     }
 }

@@ -64,6 +64,7 @@ pub struct Over {
 pub struct Wish {
     pub verb: Verb,
     pub filter: Filter,
+    pub to: Option<String>,
     pub until: Option<Wall>,
     pub reason: String,
     pub by: String,
@@ -189,6 +190,7 @@ impl Registry {
             id: inner.next_id,
             verb: wish.verb,
             filter: wish.filter,
+            to: wish.to,
             given_us: (self.clock)().0,
             until_us: wish.until.map(|until| until.0),
             reason: wish.reason,
@@ -482,6 +484,7 @@ mod tests {
         Wish {
             verb,
             filter: "domain=a.example".parse().unwrap(),
+            to: None,
             until: until_s.map(Wall::from_secs),
             reason: "because".to_owned(),
             by: "uid 7".to_owned(),

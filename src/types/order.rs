@@ -1,7 +1,7 @@
 //! What an operator has told the engine to do with queued mail: suspend, hold, delay, fail, flush.
 //!
-//! *Standing* orders (suspend, hold) are about mail as its turn comes, that of later too, until
-//! they end or are taken back. *One-time* orders (delay, fail, flush) are about what had been
+//! *Standing* orders (suspend, hold, reroute) are about mail as its turn comes, that of later
+//! too, until they end or are taken back. *One-time* orders (delay, fail, flush) are about what had been
 //! accepted when they were given: they go through the queues once, and are over with that.
 
 use core::fmt;
@@ -32,6 +32,9 @@ pub const SUSPEND_LASTS: Duration = Duration::from_secs(4 * 3_600);
 /// The same for messages that are held.
 pub const HOLD_LASTS: Duration = Duration::from_secs(24 * 3_600);
 
+/// The same for mail that is sent elsewhere.
+pub const REROUTE_LASTS: Duration = Duration::from_secs(24 * 3_600);
+
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +43,8 @@ pub enum Verb {
     Suspend,
     /// Messages are put aside when their turn comes. Standing.
     Hold,
+    /// Queues are delivered to other hosts than DNS or the configuration says. Standing.
+    Reroute,
     /// Not to be tried before the end of the order.
     Delay,
     /// Ends messages for good.
@@ -49,9 +54,10 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub const ALL: [Verb; 5] = [
+    pub const ALL: [Verb; 6] = [
         Verb::Suspend,
         Verb::Hold,
+        Verb::Reroute,
         Verb::Delay,
         Verb::Fail,
         Verb::Flush,
@@ -61,6 +67,7 @@ impl Verb {
         match self {
             Verb::Suspend => "suspend",
             Verb::Hold => "hold",
+            Verb::Reroute => "reroute",
             Verb::Delay => "delay",
             Verb::Fail => "fail",
             Verb::Flush => "flush",
@@ -72,6 +79,7 @@ impl Verb {
         match self {
             Verb::Suspend => "suspended",
             Verb::Hold => "held",
+            Verb::Reroute => "rerouted",
             Verb::Delay => "delayed",
             Verb::Fail => "failed",
             Verb::Flush => "flushed",
@@ -80,6 +88,11 @@ impl Verb {
 
     /// It is about mail that comes later, too.
     pub fn is_standing(self) -> bool {
+        matches!(self, Verb::Suspend | Verb::Hold | Verb::Reroute)
+    }
+
+    /// Messages that meet it do not start.
+    pub fn stops(self) -> bool {
         matches!(self, Verb::Suspend | Verb::Hold)
     }
 
@@ -88,6 +101,7 @@ impl Verb {
         match self {
             Verb::Suspend => Some(SUSPEND_LASTS),
             Verb::Hold => Some(HOLD_LASTS),
+            Verb::Reroute => Some(REROUTE_LASTS),
             Verb::Delay | Verb::Fail | Verb::Flush => None,
         }
     }
@@ -107,6 +121,9 @@ pub struct Order {
     pub verb: Verb,
     /// Empty means all mail.
     pub filter: Filter,
+    /// Of a reroute: the host, with a port if that is not 25.
+    #[serde(default)]
+    pub to: Option<String>,
     /// Microseconds since 1970.
     pub given_us: u64,
     /// When it ends; of a delay, when the messages are due.
@@ -138,9 +155,11 @@ impl Order {
 
     /// `suspend domain=example.com`, with `--all` for everything.
     pub fn what(&self) -> String {
+        let to = self.to.as_ref().map(|to| format!(" --to {to}"));
+        let to = to.unwrap_or_default();
         match self.filter.is_empty() {
-            true => format!("{} --all", self.verb),
-            false => format!("{} {}", self.verb, self.filter),
+            true => format!("{} --all{to}", self.verb),
+            false => format!("{} {}{to}", self.verb, self.filter),
         }
     }
 
@@ -169,6 +188,12 @@ pub fn is_of_queue(filter: &Filter) -> bool {
 
 /// Whether such an order may be given; otherwise what is wrong with it.
 pub fn check(verb: Verb, filter: &Filter) -> Result<(), String> {
+    if verb == Verb::Reroute && !is_of_queue(filter) {
+        return Err(
+            "reroute leads whole queues elsewhere: its filter may speak of domain and binding only"
+                .to_owned(),
+        );
+    }
     let passing = [Field::State, Field::Cause];
     let passing = passing.into_iter().find(|it| filter.asks_for(*it));
     match passing.filter(|_| verb.is_standing()) {
@@ -245,6 +270,7 @@ mod tests {
             id: 7,
             verb,
             filter: filter.parse().unwrap(),
+            to: None,
             given_us: 1_000_000,
             until_us: Some(5_000_000),
             reason: "they asked".to_owned(),
@@ -296,6 +322,8 @@ mod tests {
         assert!(!check(Verb::Hold, "domain=a cause~dns"));
         assert!(check(Verb::Fail, "state=delayed"));
         assert!(check(Verb::Hold, "domain=a age>1h"));
+        assert!(!check(Verb::Reroute, "domain=a age>1h"));
+        assert!(check(Verb::Reroute, "domain=a"));
     }
 
     #[test]

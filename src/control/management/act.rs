@@ -5,6 +5,7 @@ use core::time::Duration;
 use tokio::time::timeout;
 
 use crate::control::orders::{Refused, Standing, Wish};
+use crate::deliver::route::Target;
 use crate::engine::io::Worked;
 use crate::engine::query::{Answer, Preview, Query};
 use crate::types::filter::Filter;
@@ -32,6 +33,14 @@ impl Desk {
             return Err(usage(what.to_owned()));
         }
         order::check(*verb, filter).map_err(usage)?;
+        let target = wanted.to.as_deref().map(Target::parse).transpose();
+        if target.map_err(|error| usage(error.to_string()))?.is_some() != (*verb == Verb::Reroute) {
+            let what = match verb {
+                Verb::Reroute => "where to? A reroute needs a host",
+                _ => "only a reroute leads to a host",
+            };
+            return Err(usage(what.to_owned()));
+        }
         let now = (self.surroundings.clock)();
         let lasts = wanted.lasts_seconds.map(Duration::from_secs);
         let lasts = lasts.or(verb.lasts());
@@ -56,6 +65,7 @@ impl Desk {
         let wish = Wish {
             verb: *verb,
             filter: wanted.filter,
+            to: wanted.to,
             until,
             reason: wanted.reason,
             by: by.to_owned(),
@@ -152,6 +162,7 @@ impl Desk {
             let wish = Wish {
                 verb: Verb::Flush,
                 filter: order.filter.clone(),
+                to: None,
                 until: None,
                 reason: format!("takes back order {}", order.id),
                 by: by.to_owned(),
@@ -253,6 +264,7 @@ fn state_of(standing: Standing) -> OrderState {
         id: order.id,
         verb: order.verb.as_str().to_owned(),
         filter: order.filter.to_string(),
+        to: order.to,
         state: state.to_owned(),
         given_at: order.given().rfc3339().to_string(),
         until: order.until().map(|it| it.rfc3339().to_string()),

@@ -267,6 +267,9 @@ pub struct OrderWanted {
     pub filter: Filter,
     /// Everything is meant, which an empty filter alone does not say.
     pub all: bool,
+    /// Of a reroute: `host` or `host:port`.
+    #[serde(default)]
+    pub to: Option<String>,
     /// How long it is to last from now; null for the default of the verb.
     pub lasts_seconds: Option<u64>,
     pub reason: String,
@@ -309,6 +312,9 @@ pub struct OrderState {
     pub id: u64,
     pub verb: String,
     pub filter: String,
+    /// The host of a reroute.
+    #[serde(default)]
+    pub to: Option<String>,
     /// `in_force`, `under_way` or `over`.
     pub state: String,
     /// RFC 3339.

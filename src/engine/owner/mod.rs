@@ -40,7 +40,7 @@ use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
 use crate::engine::owner::crowds::{Crowds, Route};
 use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
-use crate::engine::owner::orders::{Book, Met, Stop};
+use crate::engine::owner::orders::{Book, Met, Rerouted, Stop};
 use crate::engine::owner::places::{Claim, Places};
 use crate::engine::owner::siblings::Idle;
 use crate::engine::owner::throttles::{Bookings, Throttled};
@@ -89,6 +89,8 @@ struct Link {
     rests: u32,
     /// The operator's order that stops it, as of this version of the book.
     stop: Option<Stop>,
+    /// Where an order leads it.
+    rerouted: Option<Rerouted>,
     orders_version: u64,
     was_stopped: bool,
     dirty: bool,
@@ -541,6 +543,7 @@ impl Link {
             trying_since: None,
             rests: 0,
             stop: None,
+            rerouted: None,
             orders_version: 0,
             was_stopped: false,
             dirty: false,

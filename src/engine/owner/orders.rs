@@ -9,13 +9,16 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::{Map, Set};
 use crate::base::time::{Mono, Now};
+use crate::deliver::route;
+use crate::deliver::route::Target;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl, Worked};
-use crate::engine::owner::{OpenJob, Owner, Way};
+use crate::engine::owner::{OpenJob, Owner, Way, conn_id};
 use crate::queue::{EntryId, HELD, QueueId, State};
 use crate::types::filter::{Facts, Field};
 use crate::types::message::Arrival;
@@ -36,6 +39,27 @@ pub(super) struct Stop {
     pub order: Option<u64>,
     /// When it ends by itself.
     pub until: Option<Mono>,
+}
+
+/// Where an order leads a queue.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Rerouted {
+    order: u64,
+    pub route: Rc<route::Settings>,
+}
+
+impl Rerouted {
+    fn of(order: &Order, from: &route::Settings) -> Option<Rerouted> {
+        let target = Target::parse(order.to.as_deref()?).ok()?;
+        let route = route::Settings {
+            target: Some(target),
+            ..from.clone()
+        };
+        Some(Rerouted {
+            order: order.id,
+            route: Rc::new(route),
+        })
+    }
 }
 
 /// A one-time order on its way through the entries.
@@ -59,6 +83,8 @@ pub(super) struct Book {
     /// Orders in force, as indexes: those that stop queues, and those that meet messages.
     stops: Vec<usize>,
     meets: Vec<usize>,
+    /// Those that lead queues elsewhere, the newest first.
+    reroutes: Vec<usize>,
     /// Some of the latter ask for what only the body's record tells.
     needs_content: bool,
     /// The next end of a standing order.
@@ -98,7 +124,12 @@ impl Book {
     fn set_in_force(&mut self, now: Now) {
         let all = self.orders.all.iter().enumerate();
         let standing = all.filter(|(_, it)| it.verb.is_standing() && it.is_in_force(now.wall));
-        let standing: Vec<(usize, &Order)> = standing.collect();
+        let all: Vec<(usize, &Order)> = standing.collect();
+        let reroutes = all.iter().filter(|(_, it)| it.verb == Verb::Reroute).rev();
+        self.reroutes = reroutes.map(|(index, _)| *index).collect();
+        let ends = all.iter().filter_map(|(_, order)| order.until());
+        self.next_end = ends.min().map(|at| now.mono_of(at));
+        let standing: Vec<_> = all.into_iter().filter(|(_, it)| it.verb.stops()).collect();
         let of_queue = |(index, order): &(usize, &Order)| order.is_of_queue().then_some(*index);
         let of_message =
             |(index, order): &(usize, &Order)| (!order.is_of_queue()).then_some(*index);
@@ -106,8 +137,6 @@ impl Book {
         self.meets = standing.iter().filter_map(of_message).collect();
         let by_sender = |(_, order): &(usize, &Order)| order.filter.asks_for(Field::Sender);
         self.needs_content = standing.iter().any(by_sender);
-        let ends = standing.iter().filter_map(|(_, order)| order.until());
-        self.next_end = ends.min().map(|at| now.mono_of(at));
         self.version += 1;
     }
 }
@@ -180,6 +209,12 @@ impl Owner {
                 until: order.until().map(|until| turn.now.mono_of(until)),
             });
             link.stop = ordered.or(absent);
+            let mut ways = self.book.reroutes.iter().map(|index| &orders[*index]);
+            let way = ways.find(|order| order.filter.matches(&facts));
+            let rerouted = way.and_then(|order| Rerouted::of(order, &link.settings.route));
+            if core::mem::replace(&mut link.rerouted, rerouted) != link.rerouted {
+                self.leave_hosts(turn, queue);
+            }
         }
         let stopped = link.is_stopped();
         if core::mem::replace(&mut link.was_stopped, stopped) != stopped {
@@ -188,6 +223,25 @@ impl Owner {
                 self.book.rearming.push_back((queue, None));
             }
         }
+    }
+
+    /// The queue goes elsewhere: what is on the wire is finished, and nothing more goes that way.
+    fn leave_hosts(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        link.plan = Way::Unknown;
+        for key in link.connections.clone() {
+            if self.outgoing.get(key).is_some_and(|it| !it.open) {
+                turn.out.push(Action::Abort { conn: conn_id(key) });
+            } else {
+                self.with_session(turn, key, |session, now, events| {
+                    session.quit(now, events);
+                });
+            }
+        }
+        // A rest was for the hosts of before.
+        self.queues.resume(queue);
     }
 
     /// What may change which bindings are asleep.

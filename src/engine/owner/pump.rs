@@ -271,11 +271,13 @@ impl Owner {
             _ => {}
         }
         let settings = link.settings.clone();
+        let rerouted = link.rerouted.clone();
+        let route = rerouted.as_ref().map_or(&settings.route, |it| &it.route);
         let prng = &mut turn.common.prng;
         match plan(
             turn.now.mono,
             &link.domain,
-            &settings.route,
+            route,
             &self.cache,
             prng,
         ) {
