@@ -221,7 +221,11 @@ pub fn hold(args: &HoldArgs) -> u8 {
 }
 
 pub fn reroute(args: &RerouteArgs) -> u8 {
-    run((Verb::Reroute, Some(args.to.as_str())), &args.what, args.time)
+    run(
+        (Verb::Reroute, Some(args.to.as_str())),
+        &args.what,
+        args.time,
+    )
 }
 
 pub fn delay(args: &DelayArgs) -> u8 {

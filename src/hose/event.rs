@@ -104,6 +104,13 @@ impl Writer {
         print_id(&mut self.id, facts);
         let mut object = Object::begin(out, &mut self.clock, kind);
         match outcome.kind {
+            // Of these there may be several between two attempts.
+            OutcomeKind::Delayed { .. } if outcome.is_put_off() => {
+                object.plain(
+                    "event_id",
+                    format_args!("{}-p{:X}", facts.message, outcome.at.0),
+                );
+            }
             OutcomeKind::Delayed { .. } => {
                 object.plain(
                     "event_id",

@@ -126,7 +126,10 @@ mod tests {
             counts
         };
         let [a, b, c] = drawn([3, 1, 0]);
-        assert!((700..800).contains(&a) && b == 1_000 - a && c == 0, "{a} {b} {c}");
+        assert!(
+            (700..800).contains(&a) && b == 1_000 - a && c == 0,
+            "{a} {b} {c}"
+        );
         assert_eq!(drawn([0, 7, 0]), [0, 1_000, 0]);
         assert!(drawn([0, 0, 0]).iter().all(|count| *count > 250));
     }

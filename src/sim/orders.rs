@@ -283,7 +283,8 @@ impl World {
             let after = *over_us < dialed_us;
             before && after && certain(order) && order.filter.matches(&facts)
         });
-        let failed = failed.map(|(order, _)| format!("{who:?} is tried after {}", order.sentence()));
+        let failed =
+            failed.map(|(order, _)| format!("{who:?} is tried after {}", order.sentence()));
         let text = text.or(failed);
         self.ledger
             .check(Check::Ordered, text.is_none(), || text.unwrap_or_default());

@@ -246,7 +246,12 @@ impl World {
         let (Some(host), Some(source)) = (host, source) else {
             return;
         };
-        let number = self.connect(shard, id, Stage::Dialing, Peer::dialed(host, source, self.now_us));
+        let number = self.connect(
+            shard,
+            id,
+            Stage::Dialing,
+            Peer::dialed(host, source, self.now_us),
+        );
         self.check_outgoing(number, host);
         let trouble = [
             (1_500, Fault::DialRefused),

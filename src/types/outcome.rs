@@ -5,6 +5,7 @@ use core::net::IpAddr;
 
 use crate::base::time::Wall;
 use crate::types::id::MessageId;
+use crate::types::reply::Enhanced;
 use crate::types::reply::Reply;
 
 /// How far a session had come when the answer was given or the connection was lost.
@@ -77,6 +78,17 @@ pub enum OutcomeKind {
 impl OutcomeKind {
     pub fn is_terminal(self) -> bool {
         !matches!(self, OutcomeKind::Delayed { .. })
+    }
+}
+
+/// The enhanced code of a delay that an operator has ordered: no attempt was made.
+pub const OPERATOR_DELAY: Enhanced = Enhanced(4, 7, 0);
+
+impl Outcome {
+    /// It tells of no attempt: an operator has put the message off.
+    pub fn is_put_off(&self) -> bool {
+        let delayed = matches!(self.kind, OutcomeKind::Delayed { .. });
+        delayed && self.stage == Stage::Internal && self.reply.enhanced == Some(OPERATOR_DELAY)
     }
 }
 

@@ -264,7 +264,7 @@ fn state_of(standing: Standing) -> OrderState {
         id: order.id,
         verb: order.verb.as_str().to_owned(),
         filter: order.filter.to_string(),
-        to: order.to,
+        to: order.to.clone(),
         state: state.to_owned(),
         given_at: order.given().rfc3339().to_string(),
         until: order.until().map(|it| it.rfc3339().to_string()),

@@ -18,12 +18,12 @@ use crate::deliver::route;
 use crate::deliver::route::Target;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl, Worked};
-use crate::engine::owner::{OpenJob, Owner, Way, conn_id};
+use crate::engine::owner::{Link, OpenJob, Owner, Way, conn_id};
 use crate::queue::{EntryId, HELD, QueueId, State};
 use crate::types::filter::{Facts, Field};
 use crate::types::message::Arrival;
 use crate::types::order::{Absent, Order, Orders, Verb};
-use crate::types::outcome::{Outcome, OutcomeKind, Stage};
+use crate::types::outcome::{OPERATOR_DELAY, Outcome, OutcomeKind, Stage};
 use crate::types::reply::{Enhanced, Reply};
 
 /// Queues, or entries of one queue, that one slice looks at.
@@ -42,7 +42,7 @@ pub(super) struct Stop {
 }
 
 /// Where an order leads a queue.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone)]
 pub(super) struct Rerouted {
     order: u64,
     pub route: Rc<route::Settings>,
@@ -121,6 +121,29 @@ impl Book {
         }
     }
 
+    /// What stops the queue of a link, if anything does.
+    fn stop_of(&self, now: Now, link: &Link) -> Option<Stop> {
+        let facts = facts_of(link);
+        let mut stops = self.stops.iter().map(|index| &self.orders.all[*index]);
+        if let Some(order) = stops.find(|order| order.filter.matches(&facts)) {
+            return Some(Stop {
+                order: Some(order.id),
+                until: order.until().map(|until| now.mono_of(until)),
+            });
+        }
+        let absent = self.orders.absent_of(&link.settings.binding.name);
+        let (order, until) = (None, None);
+        absent.map(|_| Stop { order, until })
+    }
+
+    /// Where an order leads the queue of a link.
+    fn way_of(&self, link: &Link) -> Option<Rerouted> {
+        let facts = facts_of(link);
+        let mut ways = self.reroutes.iter().map(|index| &self.orders.all[*index]);
+        let order = ways.find(|order| order.filter.matches(&facts))?;
+        Rerouted::of(order, &link.settings.route)
+    }
+
     fn set_in_force(&mut self, now: Now) {
         let all = self.orders.all.iter().enumerate();
         let standing = all.filter(|(_, it)| it.verb.is_standing() && it.is_in_force(now.wall));
@@ -184,37 +207,20 @@ impl Owner {
         self.book.links_left = self.links.len();
     }
 
-    /// What stops a queue as a whole, found out again if that may have changed.
+    /// What stops a queue as a whole or leads it elsewhere, found out again if that may have
+    /// changed.
     pub(super) fn heed(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         let Some(link) = self.links.get_mut(&queue) else {
             return;
         };
+        let mut moved = false;
         if link.orders_version != self.book.version {
             link.orders_version = self.book.version;
-            let facts = Facts {
-                domain: Some(&link.domain),
-                binding: Some(&link.binding),
-                ..Facts::default()
-            };
-            let orders = &self.book.orders.all;
-            let mut stops = self.book.stops.iter().map(|index| &orders[*index]);
-            let stop = stops.find(|order| order.filter.matches(&facts));
-            let absent = self.book.orders.absent_of(&link.settings.binding.name);
-            let absent = absent.map(|_| Stop {
-                order: None,
-                until: None,
-            });
-            let ordered = stop.map(|order| Stop {
-                order: Some(order.id),
-                until: order.until().map(|until| turn.now.mono_of(until)),
-            });
-            link.stop = ordered.or(absent);
-            let mut ways = self.book.reroutes.iter().map(|index| &orders[*index]);
-            let way = ways.find(|order| order.filter.matches(&facts));
-            let rerouted = way.and_then(|order| Rerouted::of(order, &link.settings.route));
-            if core::mem::replace(&mut link.rerouted, rerouted) != link.rerouted {
-                self.leave_hosts(turn, queue);
-            }
+            link.stop = self.book.stop_of(turn.now, link);
+            let rerouted = self.book.way_of(link);
+            let order = |it: &Option<Rerouted>| it.as_ref().map(|it| it.order);
+            moved = order(&rerouted) != order(&link.rerouted);
+            link.rerouted = rerouted;
         }
         let stopped = link.is_stopped();
         if core::mem::replace(&mut link.was_stopped, stopped) != stopped {
@@ -222,6 +228,9 @@ impl Owner {
             if stopped {
                 self.book.rearming.push_back((queue, None));
             }
+        }
+        if moved {
+            self.leave_hosts(turn, queue);
         }
     }
 
@@ -574,6 +583,10 @@ impl Owner {
             return false;
         };
         let due = order.until().unwrap_or(turn.now.wall);
+        if view.due().is_some_and(|it| it >= turn.now.mono_of(due)) {
+            // It is not tried before that anyway.
+            return false;
+        }
         let (message, home, queue) = (view.message(), view.home(), view.queue());
         let (recipient, content) = (view.address(), view.content().cloned());
         let attempts = view.attempts();
@@ -586,7 +599,7 @@ impl Owner {
                 kind: OutcomeKind::Delayed { due },
                 attempts,
                 at: turn.now.wall,
-                reply: Reply::internal(450, Enhanced(4, 7, 0), &text),
+                reply: Reply::internal(450, OPERATOR_DELAY, &text),
                 stage: Stage::Internal,
                 remote: None,
                 possible_duplicate: false,
@@ -634,6 +647,15 @@ fn as_given(now: Now, order: &Order) -> Now {
     Now {
         wall: order.given(),
         ..now
+    }
+}
+
+/// What all messages of a queue have in common.
+fn facts_of(link: &Link) -> Facts<'_> {
+    Facts {
+        domain: Some(&link.domain),
+        binding: Some(&link.binding),
+        ..Facts::default()
     }
 }
 

@@ -274,13 +274,7 @@ impl Owner {
         let rerouted = link.rerouted.clone();
         let route = rerouted.as_ref().map_or(&settings.route, |it| &it.route);
         let prng = &mut turn.common.prng;
-        match plan(
-            turn.now.mono,
-            &link.domain,
-            route,
-            &self.cache,
-            prng,
-        ) {
+        match plan(turn.now.mono, &link.domain, route, &self.cache, prng) {
             Planned::Ready(plan) => {
                 let plan = Rc::new(plan);
                 link.plan = Way::Known(plan.clone());
