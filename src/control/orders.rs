@@ -337,7 +337,8 @@ impl Registry {
         for gone in before.iter().filter(|it| !inner.absent.contains(it)) {
             let Absent { binding, address } = gone;
             sentences.push(format!(
-                "binding \"{binding}\" goes on: {address} is on this machine, or not needed any more"
+                "binding \"{binding}\" goes on: {address} is on this machine, or no more \
+                 needed"
             ));
         }
         drop(inner);
