@@ -1,5 +1,5 @@
-//! What an operator has told the engine to do with queued mail: suspend, hold, reroute, delay, fail,
-//! flush.
+//! What an operator has told the engine to do with queued mail: suspend, hold, reroute, delay,
+//! fail, flush.
 //!
 //! *Standing* orders (suspend, hold, reroute) are about mail as its turn comes, that of later too,
 //! until they end or are taken back. *One-time* orders (delay, fail, flush) are about what had been
