@@ -317,3 +317,53 @@ fn a_reroute_leads_a_queue_to_another_host_and_back() {
         world.waiting("domain=late.example attempts=1").len() == 4
     });
 }
+
+/// An address that is kept for documents, so that no machine has it.
+const MISSING: &str = "192.0.2.55";
+
+#[test]
+fn a_group_passes_over_members_that_cannot_send() {
+    let world = World::new(&format!(
+        "default_binding_group = \"p\"\nbinding_group \"p\" {{\n\
+         binding \"gone\" {{ Bind_Address = \"{MISSING}\" }}\n\
+         binding \"never\" {{ Weight = 0 }}\nbinding \"a\" {{ }}\nbinding \"b\" {{ }}\n}}"
+    ));
+    world.done(&["suspend", "binding=b", "--yes"]);
+    world.send(30, &["late.example"]);
+    let by = |world: &World, binding: &str| world.waiting(&format!("binding={binding}")).len();
+    assert_eq!(by(&world, "a"), 30, "nobody else may send");
+    world.done(&["suspend", "--all", "--yes"]);
+    world.send(40, &["late.example"]);
+    assert_eq!(world.waiting("").len(), 70, "it is taken all the same");
+    assert_eq!(by(&world, "never"), 0);
+    for binding in ["gone", "a", "b"] {
+        assert!(by(&world, binding) > 0, "{binding} is as good as any");
+    }
+}
+
+#[test]
+fn a_binding_without_its_address_waits_and_goes_on_when_it_has_one() {
+    let sender = |address: &str| {
+        format!("default_binding = \"a\"\nbinding \"a\" {{ Bind_Address = \"{address}\" }}")
+    };
+    let world = World::new(&sender(MISSING));
+    let status = world.done(&["status"]);
+    let sentence = "W101 binding \"a\" is suspended: its Bind_Address 192.0.2.55 is not on this \
+                    machine";
+    assert_eq!(status["warnings"][0]["text"], sentence);
+    world.send(10, &["one.example"]);
+    for message in world.waiting("") {
+        assert_eq!(message["attempts"], 0);
+    }
+    let why = world.done(&["why", "one.example"]);
+    let told = why["queues"][0]["sentence"].as_str().unwrap_or_default();
+    assert!(told.starts_with(&sentence["W101 ".len()..]), "{told}");
+    let text = fs::read_to_string(world.config()).expect("the configuration");
+    let here = text.replace(MISSING, "127.0.0.9");
+    fs::write(world.config(), here).expect("it is written");
+    world.done(&["reload"]);
+    wait_until("empty queues", || world.engine.queued() == Some(0));
+    assert_eq!(world.delivered("one.example").len(), 10);
+    let changes = world.done(&["changes"])["changes"].to_string();
+    assert!(changes.contains("is not on this machine") && changes.contains("goes on"));
+}
