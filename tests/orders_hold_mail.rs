@@ -367,3 +367,30 @@ fn a_binding_without_its_address_waits_and_goes_on_when_it_has_one() {
     let changes = world.done(&["changes"])["changes"].to_string();
     assert!(changes.contains("is not on this machine") && changes.contains("goes on"));
 }
+
+#[test]
+fn a_curfew_ends_to_the_second_by_itself() {
+    let second = (crash_rig::engine::wall_us() / 1_000_000 + 4) % 86_400;
+    let clock = |second: u64| {
+        let (hour, minute) = (second / 3_600, second / 60 % 60);
+        format!("{hour:02}:{minute:02}:{:02}", second % 60)
+    };
+    let begin = (second + 86_400 - 3_600) % 86_400;
+    let world = World::new(&format!(
+        "Curfew = ( \"{}-{}\" )",
+        clock(begin),
+        clock(second)
+    ));
+    world.send(10, &["one.example"]);
+    wait_until("empty queues", || world.engine.queued() == Some(0));
+    let capture = fs::read_to_string(world.folder.path().join("capture.jsonl"));
+    for line in capture.unwrap_or_default().lines() {
+        let record: Record = serde_json::from_str(line).expect("a record");
+        let came = record.received_us / 1_000_000 % 86_400;
+        assert!(
+            (came + 86_400 - second) % 86_400 < 3_600,
+            "{came}: {second}"
+        );
+    }
+    assert_eq!(world.delivered("one.example").len(), 10);
+}

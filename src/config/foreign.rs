@@ -30,7 +30,6 @@ const OPTIONS: &[&str] = &[
     "cluster_server_max_outbound_connections",
     "context",
     "control_group",
-    "curfew",
     "cust_prefix",
     "custom_classes",
     "data_store_sync_interval",

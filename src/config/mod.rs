@@ -14,6 +14,7 @@ pub mod adaptive;
 mod build;
 mod checked;
 mod checks;
+mod curfew;
 mod diagnostic;
 mod domains;
 mod eval;
@@ -39,6 +40,7 @@ mod tests;
 mod whole_tests;
 
 pub use checked::Config;
+pub use curfew::Curfew;
 pub use diagnostic::Diagnostic;
 pub use diagnostic::Excerpt;
 pub use diagnostic::Place;

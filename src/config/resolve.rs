@@ -9,6 +9,7 @@ use crate::types::flow::CLASS_DEFAULT;
 use crate::types::flow::CLASS_TRANSACTIONAL;
 
 use super::checked::Config;
+use super::curfew::Curfew;
 use super::options;
 use super::options::OptionId;
 use super::rules;
@@ -240,7 +241,15 @@ pub fn binding(config: &Config, binding: &Binding) -> BindingSettings {
         ehlo_hostname: it.host_name("ehlo_hostname"),
         server_max,
         suspended: it.bool("suspend_delivery"),
+        curfew: curfew(&it),
         weight: it.count("weight"),
+    }
+}
+
+fn curfew(it: &Reader<'_>) -> Option<Arc<Curfew>> {
+    match it.get("curfew") {
+        Some(Value::Curfew(curfew)) if !curfew.is_empty() => Some(curfew.clone()),
+        _ => None,
     }
 }
 
@@ -272,6 +281,7 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
         never_attempt_expired_messages: it.bool("never_attempt_expired_messages"),
         never_retry: it.bool("never_retry"),
         suspend_delivery: it.bool("suspend_delivery"),
+        curfew: curfew(&it),
         blackhole: match it.word("blackhole") {
             Some("inline") => Blackhole::Inline,
             Some("internal") => Blackhole::Internal,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::throttle::Rate;
 
 use super::adaptive::AdaptiveSettings;
+use super::curfew::Curfew;
 use super::domains::DomainSet;
 use super::nets::NetSet;
 use super::nets::ProhibitedHosts;
@@ -147,6 +148,8 @@ pub struct BindingSettings {
     pub server_max: [Option<SharedLimit>; 2],
     /// `suspend_delivery` for the binding as a whole: it is not chosen while a sibling is free.
     pub suspended: bool,
+    /// The same for some times of the week.
+    pub curfew: Option<Arc<Curfew>>,
     /// Its share of what its group is chosen for.
     pub weight: u32,
 }
@@ -280,6 +283,8 @@ pub struct DeliverySettings {
     pub never_attempt_expired_messages: bool,
     pub never_retry: bool,
     pub suspend_delivery: bool,
+    /// None if there is no time at which delivery is suspended.
+    pub curfew: Option<Arc<Curfew>>,
     pub blackhole: Blackhole,
     /// A domain or host whose MX, else A, replaces the domain's own.
     pub gateway: Option<String>,

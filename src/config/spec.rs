@@ -235,6 +235,8 @@ pub enum Kind {
     },
     /// Addresses to send from, or `*`.
     SourceAddresses,
+    /// Times of the week.
+    Curfew,
     Networks,
     /// Networks, `auto`, `own`, `none`.
     ProhibitedHosts,
@@ -389,6 +391,7 @@ impl Kind {
             Kind::ProhibitedHosts => "list of networks or words",
             Kind::Domains => "list of domains",
             Kind::Routes => "list of routes",
+            Kind::Curfew => "list of times of the week",
             Kind::Target => "host with port",
             Kind::Adaptive(kind) => kind.type_name(),
         }
@@ -458,6 +461,11 @@ impl Kind {
             Kind::Routes => "a list of hosts, addresses, __mx__ or \
                 \"smtp://host?pref=N&port=N&type=mx|a\""
                 .to_string(),
+            Kind::Curfew => {
+                "a list of days and hours, in UTC or with an offset from it: ( \"22:00-06:00\" \
+                 \"sat,sun\" \"mon-fri 18:00-08:00 +01:00\" )"
+                    .to_string()
+            }
             Kind::Target => "\"host:port\" or \"address:port\"".to_string(),
             Kind::Adaptive(kind) => kind.expectation().to_string(),
         }

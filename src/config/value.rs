@@ -11,6 +11,7 @@ use crate::base::units;
 use crate::types::flow::FLOW_NAME_BYTES_MAX;
 
 use super::adaptive;
+use super::curfew::Curfew;
 use super::diagnostic::near_miss;
 use super::domains;
 use super::domains::DomainSet;
@@ -56,6 +57,7 @@ pub enum Value {
     ProhibitedHosts(Arc<ProhibitedHosts>),
     Domains(Arc<DomainSet>),
     Routes(Arc<[RouteItem]>),
+    Curfew(Arc<Curfew>),
     Target(StaticTarget),
     Adaptive(adaptive::Value),
 }
@@ -98,6 +100,7 @@ pub fn parse_value(kind: &Kind, raw: &RawValue) -> Result<Value, ValueError> {
             let parsed = adaptive::parse(*of, &texts).map(Value::Adaptive);
             parsed.map_err(|(at, why)| refuse_at(kind, raw, words.get(at).copied(), &why))
         }
+        Kind::Curfew => curfew(kind, raw),
         _ => scalar(kind, one(kind, raw)?),
     }
 }
@@ -460,6 +463,20 @@ fn routes(kind: &Kind, raw: &RawValue) -> Result<Value, ValueError> {
     Ok(Value::Routes(routes.into()))
 }
 
+fn curfew(kind: &Kind, raw: &RawValue) -> Result<Value, ValueError> {
+    let mut curfew = Curfew::default();
+    for word in words(kind, raw)? {
+        curfew
+            .add(&word.text)
+            .map_err(|why| refuse(kind, word, "E020", &why))?;
+        if curfew.is_for_ever() {
+            let why = "leaves no time to deliver: suspend_delivery says that";
+            return Err(refuse(kind, word, "E020", why));
+        }
+    }
+    Ok(Value::Curfew(Arc::new(curfew)))
+}
+
 /// A quoted string: backslashes and quotes escaped.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
@@ -509,6 +526,7 @@ impl core::fmt::Display for Value {
                 f.write_str(&list_text(items))
             }
             Value::Adaptive(value) => write!(f, "{value}"),
+            Value::Curfew(curfew) => f.write_str(&list_text(curfew.items().iter())),
             Value::Target(StaticTarget { host, port }) => {
                 f.write_str(&quoted(&format!("{host}:{port}")))
             }

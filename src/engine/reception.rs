@@ -748,7 +748,12 @@ fn bind(
             let asleep = &turn.common.asleep;
             let ordered = |it: &BindingIndex| asleep.get(it.0 as usize).is_some_and(|it| *it);
             let of = |it: &BindingIndex| config.binding_settings(*it);
-            let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it);
+            let wall = turn.now.wall;
+            let curfew = |it: &BindingIndex| {
+                let curfew = of(it).curfew.as_ref();
+                curfew.is_some_and(|it| it.closed_until(wall).is_some())
+            };
+            let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it) && !curfew(it);
             let Members { bindings, weights } = members;
             bindings.clear();
             bindings.extend(all.iter().filter(awake).map(|it| it.0));

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::base::map::Map;
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Mono, Now};
+use crate::base::time::{Mono, Now, Wall};
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
 use crate::config::{BindingIndex, Config};
 use crate::deliver::cache::{ANSWERS_MAX, Cache};
@@ -93,6 +93,8 @@ struct Link {
     rerouted: Option<Rerouted>,
     orders_version: u64,
     was_stopped: bool,
+    /// The end of its curfew, while it is under one, by both clocks.
+    curfew_ends: Option<(Wall, Mono)>,
     dirty: bool,
 }
 
@@ -149,6 +151,8 @@ enum Timer {
     Connection(Key),
     Throttle(QueueId),
     Adaptive(QueueId),
+    /// The end of a curfew.
+    Curfew(QueueId),
 }
 
 pub struct Owner {
@@ -422,6 +426,7 @@ impl Owner {
                 Timer::Connection(key) => self.connection_timer(turn, key),
                 Timer::Throttle(queue) => self.throttle_timer(queue),
                 Timer::Adaptive(queue) => self.adaptive_timer(turn, queue),
+                Timer::Curfew(queue) => self.mark(queue),
             }
         }
         self.fired = fired;
@@ -518,7 +523,8 @@ impl Link {
     /// Nothing of it is tried for now: by the configuration, by an order, or by what the receiver
     /// has said.
     fn is_stopped(&self) -> bool {
-        self.settings.suspended || self.stop.is_some() || self.is_blocked()
+        let told = self.settings.suspended || self.curfew_ends.is_some();
+        told || self.stop.is_some() || self.is_blocked()
     }
 
     fn new(binding: Arc<str>, domain: Arc<str>, settings: Rc<LinkSettings>) -> Link {
@@ -546,6 +552,7 @@ impl Link {
             rerouted: None,
             orders_version: 0,
             was_stopped: false,
+            curfew_ends: None,
             dirty: false,
         }
     }

@@ -18,7 +18,7 @@ use crate::deliver::route;
 use crate::deliver::route::Target;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl, Worked};
-use crate::engine::owner::{Link, OpenJob, Owner, Way, conn_id};
+use crate::engine::owner::{Link, OpenJob, Owner, Timer, Way, conn_id};
 use crate::queue::{EntryId, HELD, QueueId, State};
 use crate::types::filter::{Facts, Field};
 use crate::types::message::Arrival;
@@ -221,6 +221,15 @@ impl Owner {
             let order = |it: &Option<Rerouted>| it.as_ref().map(|it| it.order);
             moved = order(&rerouted) != order(&link.rerouted);
             link.rerouted = rerouted;
+        }
+        let curfew = link.settings.delivery.curfew.as_ref();
+        let ends = curfew.and_then(|it| it.closed_until(turn.now.wall));
+        if ends != link.curfew_ends.map(|(wall, _)| wall) {
+            link.curfew_ends = ends.map(|wall| (wall, turn.now.mono_of(wall)));
+            if let Some((_, at)) = link.curfew_ends {
+                // One that has been forgotten by then finds nothing to look at.
+                self.timers.insert(at, Timer::Curfew(queue));
+            }
         }
         let stopped = link.is_stopped();
         if core::mem::replace(&mut link.was_stopped, stopped) != stopped {

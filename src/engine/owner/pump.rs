@@ -547,6 +547,9 @@ impl Owner {
         let (cause, until) = match () {
             () if active + delayed + busy == 0 => (Cause::Idle, None),
             () if link.settings.suspended => (Cause::Suspended, None),
+            () if link.curfew_ends.is_some() => {
+                (Cause::Suspended, link.curfew_ends.map(|(_, at)| at))
+            }
             () if link.stop.is_some() => (Cause::Suspended, link.stop.and_then(|it| it.until)),
             () if active + busy == 0 && self.order_against(turn.now, queue).is_some() => {
                 (Cause::Suspended, None)

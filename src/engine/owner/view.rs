@@ -333,11 +333,17 @@ impl Owner {
         }
         match self.absent_of(queue) {
             Some(absent) => absent.to_string(),
+            None if self.is_under_curfew(queue) => "suspended by its curfew".to_string(),
             None => match self.links.get(&queue).and_then(Link::stop_words) {
                 Some(words) => words,
                 None => "delivery is suspended by suspend_delivery".to_string(),
             },
         }
+    }
+
+    fn is_under_curfew(&self, queue: QueueId) -> bool {
+        let link = self.links.get(&queue);
+        link.is_some_and(|it| !it.settings.suspended && it.curfew_ends.is_some())
     }
 
     fn stop_of(&self, queue: QueueId) -> Option<&Order> {
