@@ -111,7 +111,8 @@ impl World {
 
     /// Messages that match and wait.
     fn waiting(&self, filter: &str) -> Vec<Value> {
-        let data = self.done(&["queue", "list", "--messages", "--where", filter]);
+        let list = ["queue", "list", "--messages", "--limit", "1000", "--where"];
+        let data = self.done(&[&list[..], &[filter]].concat());
         data["messages"].as_array().cloned().unwrap_or_default()
     }
 
