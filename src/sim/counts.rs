@@ -284,7 +284,7 @@ pub const FAULTS: [&str; 66] = [
     "host rate",
 ];
 
-pub const CHECKS: [&str; 31] = [
+pub const CHECKS: [&str; 32] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",

@@ -41,7 +41,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 15] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,

@@ -258,6 +258,7 @@ impl Owner {
                 });
             }
         }
+        self.drop_claim(turn, queue);
         // A rest was for the hosts of before.
         self.queues.resume(queue);
     }
