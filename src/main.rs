@@ -38,6 +38,10 @@ enum Command {
     Trace(cli::trace::TraceArgs),
     /// A spool without its engine: look at it, verify, export, import
     Spool(cli::spool::SpoolToolArgs),
+    /// What was learnt of receivers: limits, suspensions, and why
+    Adaptive(cli::adaptive::AdaptiveArgs),
+    /// Who takes no mail of ours, since when, and their words
+    Blocks(cli::adaptive::BlocksArgs),
     /// What has changed: starts, configurations, operators
     Changes(cli::changes::ChangesArgs),
     /// Load the configuration again; a file with errors changes nothing
@@ -80,6 +84,8 @@ fn main() {
         Command::Why(args) => cli::why::run(&args).into(),
         Command::Trace(args) => cli::trace::run(&args).into(),
         Command::Spool(args) => cli::spool::run(&args).into(),
+        Command::Adaptive(args) => cli::adaptive::run(&args).into(),
+        Command::Blocks(args) => cli::adaptive::blocks(&args).into(),
         Command::Changes(args) => cli::changes::run(&args).into(),
         Command::Reload(args) => cli::reload::run(&args).into(),
         Command::Suspend(args) => cli::act::suspend(&args).into(),

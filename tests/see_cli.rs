@@ -770,6 +770,41 @@ fn colour_repeats_what_the_words_say() {
     assert_eq!(stripped, plain);
 }
 
+/// Commands whose help is looked at.
+const COMMANDS: [&str; 31] = [
+    "serve",
+    "demo",
+    "simulate",
+    "practice",
+    "status",
+    "queue",
+    "queue list",
+    "queue show",
+    "queue why",
+    "why",
+    "trace",
+    "changes",
+    "adaptive",
+    "adaptive list",
+    "adaptive explain",
+    "adaptive override",
+    "adaptive reset",
+    "adaptive resume",
+    "blocks",
+    "reload",
+    "check",
+    "config eval",
+    "config get",
+    "config options",
+    "config show",
+    "spool info",
+    "spool verify",
+    "spool list",
+    "spool show",
+    "spool export",
+    "spool import",
+];
+
 #[test]
 fn every_help_ends_with_examples_and_names_arguments_by_what_they_are() {
     let help = |words: &str| {
@@ -780,32 +815,7 @@ fn every_help_ends_with_examples_and_names_arguments_by_what_they_are() {
         assert_eq!(wide, None, "{words}");
         text
     };
-    for words in [
-        "serve",
-        "demo",
-        "simulate",
-        "practice",
-        "status",
-        "queue",
-        "queue list",
-        "queue show",
-        "queue why",
-        "why",
-        "trace",
-        "changes",
-        "reload",
-        "check",
-        "config eval",
-        "config get",
-        "config options",
-        "config show",
-        "spool info",
-        "spool verify",
-        "spool list",
-        "spool show",
-        "spool export",
-        "spool import",
-    ] {
+    for words in COMMANDS {
         let text = help(words);
         let examples = text.split_once("\nExamples:\n  pelton ");
         assert!(examples.is_some(), "{words}: {text}");

@@ -98,6 +98,8 @@ fn shard_answer(shard: u8, query: &Query, mood: Mood) -> Answer {
             }
         }
         Query::Why { .. } => Answer::Why(Vec::new()),
+        Query::Learnt { .. } => Answer::Learnt(Vec::new()),
+        Query::Relearn { .. } => Answer::Relearnt(Ok(0)),
         Query::Trace { .. } => Answer::Trace(Vec::new()),
         Query::Preview { .. } => Answer::Preview {
             shard,

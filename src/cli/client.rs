@@ -57,8 +57,9 @@ pub struct ServerArgs {
 }
 
 /// Commands that are about an engine, and so take [`ServerArgs`].
-const ABOUT_AN_ENGINE: [&str; 9] = [
-    "status", "queue", "why", "trace", "changes", "reload", "orders", "undo", "resume",
+const ABOUT_AN_ENGINE: [&str; 11] = [
+    "adaptive", "blocks", "status", "queue", "why", "trace", "changes", "reload", "orders", "undo",
+    "resume",
 ];
 
 impl ServerArgs {

@@ -1,6 +1,7 @@
 //! The commands. Each has its arguments as a clap struct and a function that gives the exit code.
 
 pub mod act;
+pub mod adaptive;
 pub mod changes;
 pub mod client;
 pub mod config;

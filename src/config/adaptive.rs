@@ -258,6 +258,36 @@ pub struct AdaptiveSettings {
     pub sweep_rules: Arc<[Arc<SweepRule>]>,
 }
 
+impl AdaptiveSettings {
+    /// Results of rules stay within the ranges of the configuration.
+    pub fn clipped(&self, set: Set) -> Set {
+        let counts = |range: &Range<u32>, count: u32| count.clamp(range.min, range.max);
+        match set {
+            Set::MaxOutboundConnections(count) => {
+                Set::MaxOutboundConnections(counts(&self.max_outbound_connections, count))
+            }
+            Set::MaxDeliveriesPerConnection(count) => {
+                let range = &self.max_deliveries_per_connection;
+                Set::MaxDeliveriesPerConnection(counts(range, count))
+            }
+            Set::OutboundThrottleMessages(rate) => {
+                let range = self.outbound_throttle_messages;
+                let most = range.max.filter(|it| per_second(*it) < per_second(rate));
+                let least = (per_second(range.min) > per_second(rate)).then_some(range.min);
+                Set::OutboundThrottleMessages(most.or(least).unwrap_or(rate))
+            }
+            Set::RetryInterval(time) => {
+                let range = &self.retry_interval;
+                Set::RetryInterval(time.clamp(range.min, range.max))
+            }
+            Set::MaxRetryInterval(time) => {
+                let range = &self.max_retry_interval;
+                Set::MaxRetryInterval(time.clamp(range.min, range.max))
+            }
+        }
+    }
+}
+
 /// Why a word of a list is refused: the place of the word, and the reason.
 pub type Refusal = (usize, String);
 
@@ -468,6 +498,16 @@ fn transcode(argument: &str) -> Result<Action, String> {
 fn set(argument: &str) -> Result<Action, String> {
     let shape = "is not \"OPTION VALUE for TIME\"";
     let (what, for_time) = argument.split_once(" for ").ok_or(shape)?;
+    let what = parse_set(what)?;
+    Ok(Action::Set {
+        what,
+        time: time(for_time.trim())?,
+    })
+}
+
+/// Reads `OPTION VALUE`. The error says what is wrong with it.
+pub fn parse_set(what: &str) -> Result<Set, String> {
+    let shape = "is not \"OPTION VALUE\"";
     let (option, value) = what.trim().split_once(' ').ok_or(shape)?;
     let value = value.trim();
     let at_least_one = || {
@@ -476,7 +516,7 @@ fn set(argument: &str) -> Result<Action, String> {
             it => Ok(it),
         })
     };
-    let what = match option.to_ascii_lowercase().as_str() {
+    Ok(match option.to_ascii_lowercase().as_str() {
         "max_outbound_connections" => Set::MaxOutboundConnections(at_least_one()?),
         "max_deliveries_per_connection" => Set::MaxDeliveriesPerConnection(at_least_one()?),
         "outbound_throttle_messages" => match Rate::parse(value).ok_or("sets no rate")? {
@@ -486,16 +526,10 @@ fn set(argument: &str) -> Result<Action, String> {
         "retry_interval" => Set::RetryInterval(time(value)?),
         "max_retry_interval" => Set::MaxRetryInterval(time(value)?),
         _ => {
-            return Err(
-                "sets none of max_outbound_connections, max_deliveries_per_connection, \
-                        outbound_throttle_messages, retry_interval and max_retry_interval"
-                    .to_string(),
-            );
+            let all = "max_outbound_connections, max_deliveries_per_connection, \
+                       outbound_throttle_messages, retry_interval and max_retry_interval";
+            return Err(format!("sets none of {all}"));
         }
-    };
-    Ok(Action::Set {
-        what,
-        time: time(for_time.trim())?,
     })
 }
 

@@ -36,6 +36,7 @@ use crate::control::journal::Journal;
 use crate::control::metrics;
 use crate::control::orders::Registry;
 use crate::engine::query::Answer;
+use crate::engine::query::LearntAct;
 use crate::engine::query::Query;
 use crate::engine::stats::ShardStats;
 
@@ -49,6 +50,7 @@ use protocol::ErrorData;
 use protocol::Fault;
 use protocol::LISTED_MAX;
 use protocol::MessagesData;
+use protocol::PairNamed;
 use protocol::REQUEST_BYTES_MAX;
 use protocol::ReloadData;
 use protocol::Reply;
@@ -386,8 +388,63 @@ impl Desk {
             Request::Changes { since_seconds } => self.changes(since_seconds),
             Request::Order(wanted) => self.order(*wanted, by).await,
             Request::Orders => self.orders().await,
+            Request::Learnt { binding, domain } => self.learnt(binding, domain, notes).await,
+            Request::Relearn { of, act } => self.relearn(of, act, by, notes).await,
             Request::Undo { target } => self.undo(&target, by).await,
         }
+    }
+
+    /// What adaptive delivery has learnt.
+    async fn learnt(
+        &self,
+        binding: Option<String>,
+        domain: Option<String>,
+        notes: &mut Vec<String>,
+    ) -> Result<Reply, ErrorData> {
+        let domain = domain.map(|it| it.trim_end_matches('.').to_lowercase());
+        let query = Query::Learnt { binding, domain };
+        let pairs = merge::learnt(self.all(query, notes).await?);
+        Ok(Reply::Learnt(protocol::LearntData { pairs }))
+    }
+
+    /// What an operator makes of what was learnt, and the journal of it.
+    async fn relearn(
+        &self,
+        PairNamed { binding, domain }: PairNamed,
+        act: LearntAct,
+        by: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<Reply, ErrorData> {
+        let domain = domain.map(|it| it.trim_end_matches('.').to_lowercase());
+        let of = format!(
+            "{} to {}",
+            binding.as_deref().unwrap_or("all bindings"),
+            domain.as_deref().unwrap_or("all domains")
+        );
+        let what = match &act {
+            LearntAct::Reset => "what was learnt is forgotten".to_string(),
+            LearntAct::Resume => "suspensions end".to_string(),
+            LearntAct::Set {
+                assignment,
+                seconds,
+            } => {
+                let time = units::duration(Duration::from_secs(*seconds));
+                format!("{assignment} for {time}")
+            }
+        };
+        let query = Query::Relearn {
+            binding,
+            domain,
+            act,
+        };
+        let pairs = merge::relearnt(self.all(query, notes).await?).map_err(usage)?;
+        if pairs > 0 {
+            let at = (self.surroundings.clock)();
+            let text = format!("{of}: {what}");
+            // The change holds, whether or not the journal can tell of it.
+            let _ = self.surroundings.journal.append(at, "operator", by, &text);
+        }
+        Ok(Reply::Relearnt(protocol::RelearntData { pairs }))
     }
 
     async fn why(

@@ -2,12 +2,28 @@
 
 use crate::base::time::Now;
 use crate::engine::Engine;
+use crate::engine::Turn;
+use crate::engine::io::Outbox;
 use crate::engine::owner::Owner;
 use crate::engine::query::{Answer, MESSAGES_LISTED_MAX, QUEUES_LISTED_MAX, Query};
 use crate::engine::stats::ShardStats;
 
 impl Engine {
-    pub(super) fn answer(&mut self, now: Now, query: &Query) -> Answer {
+    pub(super) fn answer(&mut self, now: Now, query: &Query, out: &mut Outbox) -> Answer {
+        if let Query::Relearn {
+            binding,
+            domain,
+            act,
+        } = query
+        {
+            let turn = &mut Turn {
+                now,
+                out,
+                common: &mut self.common,
+            };
+            let of = (binding.as_deref(), domain.as_deref());
+            return Answer::Relearnt(self.owner.act_on_learnt(turn, of, act));
+        }
         let (owner, common) = (&self.owner, &self.common);
         match query {
             Query::Status => Answer::Status(Box::new(self.stats(now))),
@@ -32,6 +48,12 @@ impl Engine {
                 let shard = common.shard.0;
                 Answer::Preview { shard, found, next }
             }
+            Query::Learnt { binding, domain } => {
+                let of = (binding.as_deref(), domain.as_deref());
+                Answer::Learnt(owner.list_learnt(now, of.0, of.1))
+            }
+            // Done before.
+            Query::Relearn { .. } => Answer::Relearnt(Ok(0)),
             Query::Trace { target } => Answer::Trace(owner.trace(now, common, target)),
         }
     }

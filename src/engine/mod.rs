@@ -461,7 +461,7 @@ impl Engine {
             ToShard::Resolved { question, answer } => self.owner.resolved(turn, question, answer),
             ToShard::Ask { id, query } => {
                 let shard = turn.common.shard;
-                let answer = self.answer(now, &query);
+                let answer = self.answer(now, &query, out);
                 out.push(Action::Control(ToControl::Answer { shard, id, answer }));
             }
             ToShard::Recovered(found) => {

@@ -32,6 +32,17 @@ pub enum Query {
     },
     /// What an order would touch. Of many messages a part at a time, from `cursor` on.
     Preview { filter: Filter, cursor: u64 },
+    /// What adaptive delivery has learnt.
+    Learnt {
+        binding: Option<String>,
+        domain: Option<String>,
+    },
+    /// What an operator makes of that.
+    Relearn {
+        binding: Option<String>,
+        domain: Option<String>,
+        act: LearntAct,
+    },
     /// The life of one message as this shard knows it.
     Trace { target: TraceTarget },
 }
@@ -57,6 +68,9 @@ pub enum Answer {
         next: Option<u64>,
     },
     Why(Vec<QueueDetail>),
+    Learnt(Vec<LearntPair>),
+    /// How many pairs were changed; the error says why none could be.
+    Relearnt(Result<u64, String>),
     Preview {
         shard: u8,
         found: Preview,
@@ -236,6 +250,76 @@ pub struct Transcript {
     pub host: String,
     pub message: Option<String>,
     pub lines: Vec<String>,
+}
+
+/// What an operator does to what was learnt.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearntAct {
+    /// Forget it.
+    Reset,
+    /// End suspensions.
+    Resume,
+    /// Give an option a value for some time.
+    Set {
+        /// `OPTION VALUE`.
+        assignment: String,
+        seconds: u64,
+    },
+}
+
+/// What was learnt of one (binding, domain) pair.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LearntPair {
+    pub binding: String,
+    pub domain: String,
+    /// Messages in its queue.
+    pub queued: u64,
+    /// As people read it.
+    pub message_rate: Option<String>,
+    pub messages_per_second: Option<f64>,
+    /// Where trouble began last.
+    pub known_limit_per_second: Option<f64>,
+    /// RFC 3339.
+    pub pausing_since: Option<String>,
+    pub max_outbound_connections: Option<u32>,
+    pub max_deliveries_per_connection: Option<u32>,
+    pub because: Vec<LearntCause>,
+    pub stop: Option<LearntStop>,
+    pub in_force: Vec<LearntSet>,
+}
+
+/// Why a limit is what it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LearntCause {
+    pub limit: String,
+    /// The rule, `probing` or `operator`.
+    pub rule: String,
+    /// Their words.
+    pub reply: Option<String>,
+    pub host: Option<String>,
+    pub message: Option<String>,
+}
+
+/// A time without delivery.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LearntStop {
+    /// `suspension` or `blackhole`.
+    pub kind: String,
+    /// RFC 3339.
+    pub since: String,
+    pub until: String,
+    pub because: LearntCause,
+}
+
+/// A value in force for some time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LearntSet {
+    /// `OPTION VALUE`.
+    pub setting: String,
+    /// RFC 3339.
+    pub until: String,
+    pub rule: String,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -397,7 +397,6 @@ impl Shape {
         let mut heed = Heed::AsItIs;
         for action in rule.actions.iter() {
             match action {
-                Action::Leave => self.taken(now, settings, heard.begun),
                 Action::Transcode { code, text } => heed = Heed::As(reply_of(*code, text)),
                 // A probe is answered by one reply, however many the rule waits for.
                 Action::ThrottleDown if acts || self.rate.trouble_since().is_some() => {
@@ -406,6 +405,16 @@ impl Shape {
                 action if acts => self.act(now, settings, action, Some(heard), &cause),
                 _ => {}
             }
+        }
+        // What says nothing about the rate is as good as a message taken, for the rate.
+        let of_rate = |it: &Action| {
+            matches!(
+                it,
+                Action::ThrottleDown | Action::Suspend(_) | Action::Blackhole(_)
+            )
+        };
+        if !rule.actions.iter().any(of_rate) {
+            self.taken(now, settings, heard.begun);
         }
         let stops = |it: &Action| matches!(it, Action::Suspend(_));
         if self.is_stopped(now) && rule.actions.iter().any(stops) {
@@ -464,7 +473,7 @@ impl Shape {
             }
             Action::Greylisted(time) => {
                 for set in [Set::RetryInterval(*time), Set::MaxRetryInterval(*time)] {
-                    self.set(now, clipped(settings, set), *time, cause.clone());
+                    self.set(now, settings.clipped(set), *time, cause.clone());
                 }
             }
             Action::ReduceConnections(less) => {
@@ -479,12 +488,9 @@ impl Shape {
                     self.causes[DELIVERIES] = cause.clone();
                     self.tell_count(What::Deliveries, before);
                 }
-                if let Some(heard) = heard {
-                    self.taken(now, settings, heard.begun);
-                }
             }
             Action::Set { what, time } => {
-                self.set(now, clipped(settings, *what), *time, cause.clone());
+                self.set(now, settings.clipped(*what), *time, cause.clone());
             }
             Action::Transcode { .. } | Action::Leave => {}
         }
@@ -728,35 +734,6 @@ fn named(set: Set) -> (What, String) {
         Set::MaxRetryInterval(_) => What::MaxRetryInterval,
     };
     (what, value)
-}
-
-/// Results of rules stay within the ranges of the configuration.
-fn clipped(settings: &AdaptiveSettings, set: Set) -> Set {
-    let counts =
-        |range: &crate::config::adaptive::Range<u32>, count: u32| count.clamp(range.min, range.max);
-    match set {
-        Set::MaxOutboundConnections(count) => {
-            Set::MaxOutboundConnections(counts(&settings.max_outbound_connections, count))
-        }
-        Set::MaxDeliveriesPerConnection(count) => {
-            let range = &settings.max_deliveries_per_connection;
-            Set::MaxDeliveriesPerConnection(counts(range, count))
-        }
-        Set::OutboundThrottleMessages(rate) => {
-            let range = settings.outbound_throttle_messages;
-            let most = range.max.filter(|it| per_second(*it) < per_second(rate));
-            let least = (per_second(range.min) > per_second(rate)).then_some(range.min);
-            Set::OutboundThrottleMessages(most.or(least).unwrap_or(rate))
-        }
-        Set::RetryInterval(time) => {
-            let range = &settings.retry_interval;
-            Set::RetryInterval(time.clamp(range.min, range.max))
-        }
-        Set::MaxRetryInterval(time) => {
-            let range = &settings.max_retry_interval;
-            Set::MaxRetryInterval(time.clamp(range.min, range.max))
-        }
-    }
 }
 
 fn rate_law(settings: &AdaptiveSettings) -> rate::Law {

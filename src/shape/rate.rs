@@ -60,6 +60,9 @@ const USED: f64 = 0.6;
 /// Messages that may begin together are those of so much time.
 const BURST_S: f64 = 0.05;
 
+/// Of a rate that nothing is known of when trouble begins, a second.
+const RATE_UNKNOWN: f64 = 1.0;
+
 /// A stretch in which what is sent without a limit is counted.
 const STRETCH: Duration = Duration::from_secs(5);
 
@@ -148,6 +151,8 @@ pub struct RateControl {
     /// The rate and the pause of the present trouble.
     before: f64,
     pause: Duration,
+    /// Nothing was wrong with the rate: a message only finds out whether there may be any.
+    asks: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -193,6 +198,7 @@ impl RateControl {
             wait: Duration::ZERO,
             before: 0.0,
             pause: PAUSE_MIN,
+            asks: false,
         }
     }
 
@@ -300,8 +306,9 @@ impl RateControl {
 
     /// After a time without any mail one message finds out whether there may be more.
     pub fn ask_first(&mut self, now: Mono) {
-        self.before = self.rate.unwrap_or_else(|| self.recent(now));
+        self.before = self.rate.unwrap_or(RATE_UNKNOWN);
         self.cycle = Stretch::begin(now);
+        self.asks = true;
         self.hold(now, now, Duration::ZERO);
     }
 
@@ -318,6 +325,7 @@ impl RateControl {
     }
 
     fn longer(&mut self, now: Mono, since: Mono, law: &Law) {
+        self.asks = false;
         // Half as long as the trouble has lasted: a third of what it comes to is lost at most.
         let pause = (now.since(since) / 2).max(PAUSE_MIN).min(law.pause_max());
         self.hold(now, since, pause);
@@ -404,6 +412,10 @@ impl RateControl {
 
     /// The trouble is over.
     fn resume(&mut self, now: Mono, since: Mono, law: &Law) {
+        if core::mem::take(&mut self.asks) {
+            self.phase = Phase::Free;
+            return self.begin(now);
+        }
         let trouble = now.since(since);
         let whole = now.since(self.cycle.from).as_secs_f64();
         let count = self.cycle.count;
@@ -757,6 +769,21 @@ mod tests {
         assert_eq!(control.gate(mono(11.2)), Gate::Open);
         assert!(!control.troubled(mono(11.3), mono(9.9), &LAW));
         assert!(control.rate().is_some_and(|it| (50.0..100.0).contains(&it)));
+    }
+
+    #[test]
+    fn after_a_suspension_one_message_finds_out_and_the_rate_is_as_it_was() {
+        for rate in [None, Some(40.0)] {
+            let mut control = RateControl::new(mono(0.0));
+            control.force(mono(0.0), rate);
+            control.ask_first(mono(100.0));
+            assert_eq!(control.gate(mono(100.0)), Gate::One);
+            control.started(mono(100.0));
+            assert!(matches!(control.gate(mono(100.1)), Gate::Answer(_)));
+            control.taken(mono(100.2), mono(100.0), &LAW);
+            assert_eq!(control.gate(mono(100.2)), Gate::Open);
+            assert_eq!(control.rate(), rate);
+        }
     }
 
     #[test]

@@ -214,6 +214,11 @@ impl World {
                 let told = queues.iter().filter(|it| !it.sentence.is_empty());
                 ("why", told.count() as u64, queues.len() as u64)
             }
+            Answer::Learnt(pairs) => {
+                let told = pairs.iter().filter(|it| !it.domain.is_empty());
+                ("learnt", told.count() as u64, pairs.len() as u64)
+            }
+            Answer::Relearnt(_) => ("relearnt", 0, 0),
             Answer::Preview { found, .. } => ("preview", found.messages, queued),
             Answer::Trace(messages) => {
                 let told = messages.iter().filter(|it| !it.sentence.is_empty());

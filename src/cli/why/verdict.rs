@@ -41,7 +41,7 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         let text = format!("no host can be reached, {mail} rest{next}; {so_far}");
         ("FAILING", text)
     } else if caused("suspended") {
-        let by = stopped_by(all().filter_map(|it| it.order).collect());
+        let by = stopped_by(why);
         let text = format!("{mail} of which some are held by {by}; {so_far}");
         ("SUSPENDED", text)
     } else if delivered + bounced == 0 && delayed > 0 {
@@ -57,6 +57,9 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         ("DEFERRED", text)
     } else if caused("connection limit") {
         let text = format!("{mail} wait{} behind a limit of ours; {so_far}", s(waiting));
+        ("LIMITED", text)
+    } else if caused("adaptive limit") {
+        let text = format!("{mail} wait{} for an adaptive limit; {so_far}", s(waiting));
         ("LIMITED", text)
     } else if caused("throttle") {
         let text = format!("{mail} wait{} for a throttle of ours; {so_far}", s(waiting));
@@ -78,7 +81,13 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     Verdict { word, sentence }
 }
 
-fn stopped_by(mut orders: Vec<u64>) -> String {
+fn stopped_by(why: &WhyData) -> String {
+    let mut queues = why.queues.iter();
+    if queues.any(|it| it.sentence.starts_with("adaptive delivery")) {
+        return "adaptive delivery".to_owned();
+    }
+    let orders = why.queues.iter().filter_map(|it| it.summary.order);
+    let mut orders: Vec<u64> = orders.collect();
     orders.sort_unstable();
     orders.dedup();
     match &orders[..] {

@@ -2,6 +2,7 @@
 //! the order in which shards answered.
 
 use crate::engine::query::Answer;
+use crate::engine::query::LearntPair;
 use crate::engine::query::MessageSummary;
 use crate::engine::query::MessageTrace;
 use crate::engine::query::QueueDetail;
@@ -24,6 +25,28 @@ pub fn status(answers: Vec<Answer>) -> (ShardStats, Vec<ShardStats>) {
         total.merge(stats);
     }
     (total, shards)
+}
+
+/// What all shards have learnt, by binding and domain.
+pub fn learnt(answers: Vec<Answer>) -> Vec<LearntPair> {
+    let of_shard = |answer| match answer {
+        Answer::Learnt(pairs) => pairs,
+        _ => Vec::new(),
+    };
+    let mut pairs: Vec<LearntPair> = answers.into_iter().flat_map(of_shard).collect();
+    pairs.sort_by(|a, b| (&a.binding, &a.domain).cmp(&(&b.binding, &b.domain)));
+    pairs
+}
+
+/// How many pairs all shards have changed. One that could not says why.
+pub fn relearnt(answers: Vec<Answer>) -> Result<u64, String> {
+    let mut pairs = 0;
+    for answer in answers {
+        if let Answer::Relearnt(changed) = answer {
+            pairs += changed?;
+        }
+    }
+    Ok(pairs)
 }
 
 /// The largest queues of all shards. The stripes of one pair become one line.

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::base::time::Wall;
 use crate::control::journal::Change;
+use crate::engine::query::LearntAct;
+use crate::engine::query::LearntPair;
 use crate::engine::query::MessageSummary;
 use crate::engine::query::MessageTrace;
 use crate::engine::query::Preview;
@@ -57,6 +59,16 @@ pub enum Request {
     },
     /// An order to queued mail, or only what it would touch.
     Order(Box<OrderWanted>),
+    /// What adaptive delivery has learnt.
+    Learnt {
+        binding: Option<String>,
+        domain: Option<String>,
+    },
+    /// What an operator makes of that.
+    Relearn {
+        of: PairNamed,
+        act: LearntAct,
+    },
     /// Orders in force, and the last that are over.
     Orders,
     /// Take orders back.
@@ -78,6 +90,8 @@ pub enum Reply {
     Ordered(OrderedData),
     Orders(OrdersData),
     Undone(UndoneData),
+    Learnt(LearntData),
+    Relearnt(RelearntData),
     Error(ErrorData),
 }
 
@@ -293,6 +307,26 @@ pub enum UndoTarget {
     All {
         verb: Verb,
     },
+}
+
+/// Which pairs are meant; what is not named is any.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PairNamed {
+    pub binding: Option<String>,
+    pub domain: Option<String>,
+}
+
+/// Pairs of which something was learnt.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LearntData {
+    pub pairs: Vec<LearntPair>,
+}
+
+/// What has come of an operator's change of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RelearntData {
+    /// Pairs that were changed.
+    pub pairs: u64,
 }
 
 /// An order that has been given, or would be.

@@ -20,12 +20,14 @@ use crate::deliver::session;
 use crate::engine::Turn;
 use crate::engine::io::{Action, Adapted, ToControl};
 use crate::engine::owner::ending::Answered;
+use crate::engine::owner::learnt::OPERATOR;
 use crate::engine::owner::{Link, Owner, Timer};
+use crate::engine::query::LimitState;
 use crate::queue::{self, QueueId};
 use crate::shape::rate::Gate;
 use crate::shape::{Cause, Change, Heard, Heed, Saved, Shape, Standing, What};
 use crate::types::outcome::Stage;
-use crate::types::reply::Reply;
+use crate::types::reply::{Class, Reply};
 
 /// Pairs without a queue of which something is kept on a shard; the one that was put there first
 /// goes when there are more, and stays on disk until the next start.
@@ -49,7 +51,7 @@ pub(super) struct Adaptive {
 const WHATS: usize = What::All as usize + 1;
 
 impl Adaptive {
-    fn new(shape: Shape) -> Adaptive {
+    pub fn new(shape: Shape) -> Adaptive {
         Adaptive {
             shape,
             throttle: None,
@@ -109,6 +111,45 @@ impl Link {
             }
             (None, None) => "waits for its turn at a rate that a rule has set".to_string(),
         }
+    }
+
+    /// The limits that adaptive delivery has set, with the rule that made each.
+    pub(super) fn adaptive_limits(&self, cause: queue::Cause) -> Vec<LimitState> {
+        let Some(shape) = self.adaptive.as_ref().map(|it| &it.shape) else {
+            return Vec::new();
+        };
+        let limits = shape.limits();
+        let narrow = self.is_full() && self.is_narrowed();
+        let binds = cause == queue::Cause::Adaptive;
+        let found = [
+            (
+                What::MessageRate,
+                limits.rate.map(|it| format!("\"{it}\"")),
+                shape.rate_cause(),
+                binds && !narrow,
+            ),
+            (
+                What::Connections,
+                limits.connections.map(|it| it.to_string()),
+                shape.connections_cause(),
+                binds && narrow,
+            ),
+            (
+                What::Deliveries,
+                limits.deliveries.map(|it| it.to_string()),
+                shape.deliveries_cause(),
+                false,
+            ),
+        ];
+        let state = |(what, value, cause, binding_now): (What, Option<String>, &Cause, bool)| {
+            Some(LimitState {
+                option: what.as_str().to_string(),
+                value: value?,
+                origin: format!("adaptive delivery: {}", cause.rule),
+                binding_now,
+            })
+        };
+        found.into_iter().filter_map(state).collect()
     }
 
     /// Why nothing is delivered, if adaptive delivery says so.
@@ -262,7 +303,7 @@ impl Owner {
         let heard = Heard {
             stage,
             reply,
-            class: u16::from(classify::bounce_class(stage, reply).number()),
+            class: class_of(stage, reply),
             domain: &domain,
             host,
             begun: answer.begun,
@@ -303,7 +344,7 @@ impl Owner {
         let heard = Heard {
             stage,
             reply,
-            class: u16::from(classify::bounce_class(stage, reply).number()),
+            class: class_of(stage, reply),
             domain: &domain,
             host: Some(&host.name),
             begun,
@@ -424,7 +465,12 @@ impl Owner {
             let quiet = settings.notification_interval;
             let last = &mut adaptive.journalled[change.what as usize];
             let is_news = last.is_none_or(|it| it + quiet <= turn.now.mono);
-            if is_news || matches!(change.what, What::Suspension | What::Blackhole | What::All) {
+            // What an operator does is told by whoever hears of it.
+            let is_told = change.cause.rule == OPERATOR;
+            let is_news = is_news && !is_told;
+            if is_news
+                || !is_told && matches!(change.what, What::Suspension | What::Blackhole | What::All)
+            {
                 *last = Some(turn.now.mono);
                 journal.push(sentence(&link.binding, &link.domain, &change));
             }
@@ -496,6 +542,14 @@ impl Owner {
         };
         self.queues.set_settings(queue, &retry);
         self.arm_adaptive(turn, queue);
+    }
+}
+
+/// The bounce class of a failure; what is none has no class.
+fn class_of(stage: Stage, reply: &Reply) -> u16 {
+    match reply.class() {
+        Class::Positive => 0,
+        _ => u16::from(classify::bounce_class(stage, reply).number()),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod adaptive;
 mod conversation;
 mod crowds;
 mod ending;
+mod learnt;
 mod openings;
 mod orders;
 mod places;

@@ -535,6 +535,7 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
         })
     };
     let mut all: Vec<LimitState> = LIMIT_OPTIONS.iter().filter_map(limit).collect();
+    all.extend(link.adaptive_limits(cause));
     all.extend(host_limits(common, link, cause, throttle));
     all
 }

@@ -1,0 +1,483 @@
+//! `pelton adaptive list | explain | override | reset | resume` and `pelton blocks`: what adaptive
+//! delivery has learnt of receivers, why, and what an operator makes of it.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use clap::Args;
+use clap::Subcommand;
+
+use crate::base::units;
+use crate::cli::changes::duration;
+use crate::cli::client;
+use crate::cli::client::ServerArgs;
+use crate::cli::output;
+use crate::cli::output::Align;
+use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_NOT_FOUND;
+use crate::cli::output::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::output::Page;
+use crate::cli::output::Style;
+use crate::cli::output::Table;
+use crate::cli::output::clean;
+use crate::cli::output::command;
+use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::PairNamed;
+use crate::control::management::protocol::Reply;
+use crate::control::management::protocol::Request;
+use crate::engine::query::LearntAct;
+use crate::engine::query::LearntCause;
+use crate::engine::query::LearntPair;
+
+const EXAMPLES: &str = "\
+Examples:
+  pelton adaptive list                                              what was learnt of whom
+  pelton adaptive explain --binding pool-1 --domain example.com     one pair whole, and why
+  pelton adaptive reset --binding pool-1 --domain example.com       forget it";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct AdaptiveArgs {
+    #[command(subcommand)]
+    pub command: AdaptiveCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum AdaptiveCommand {
+    /// Pairs of binding and domain of which something was learnt
+    List(ListArgs),
+    /// What was learnt of one binding and domain, and whose words made it so
+    Explain(ExplainArgs),
+    /// Give an option a value for some time, whatever is learnt meanwhile
+    Override(OverrideArgs),
+    /// Forget what was learnt, suspensions and overrides included
+    Reset(ActArgs),
+    /// End suspensions before their time; one message finds out whether they are over
+    Resume(ActArgs),
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive list --domain example.com       by all bindings
+  pelton adaptive list --binding pool-1           of all domains
+  pelton adaptive list --jsonl | jq -r .domain    one JSON object a line";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = LIST_EXAMPLES)]
+pub struct ListArgs {
+    /// Only of this binding
+    #[arg(long, value_name = "NAME")]
+    pub binding: Option<String>,
+    /// Only of this domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+    /// One JSON object per line
+    #[arg(long, conflicts_with = "json")]
+    pub jsonl: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive explain --binding pool-1 --domain example.com
+  pelton adaptive explain --binding pool-1 --domain example.com --json";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub struct ExplainArgs {
+    /// The binding
+    #[arg(long, value_name = "NAME")]
+    pub binding: String,
+    /// The domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: String,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const OVERRIDE_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive override --binding a --domain b.example max_outbound_connections 2 --for 2h
+  pelton adaptive override --binding a --domain b.example outbound_throttle_messages 60/60
+  pelton adaptive reset --binding a --domain b.example       takes it back, with all else
+
+Options: max_outbound_connections, max_deliveries_per_connection, outbound_throttle_messages (N a
+second, or N/W), retry_interval, max_retry_interval. Values stay within the adaptive_ ranges.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = OVERRIDE_EXAMPLES)]
+pub struct OverrideArgs {
+    /// The binding
+    #[arg(long, value_name = "NAME")]
+    pub binding: String,
+    /// The domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: String,
+    /// The option
+    #[arg(value_name = "OPTION")]
+    pub option: String,
+    /// Its value
+    #[arg(value_name = "VALUE")]
+    pub value: String,
+    /// For how long: 90s, 30m, 6h, 7d
+    #[arg(long = "for", value_name = "TIME", default_value = "4h", value_parser = duration)]
+    pub time: Duration,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const ACT_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive reset --binding pool-1 --domain example.com    of one pair
+  pelton adaptive resume --domain example.com                    of all bindings
+  pelton adaptive reset --all                                    everything";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = ACT_EXAMPLES)]
+pub struct ActArgs {
+    /// Only of this binding
+    #[arg(long, value_name = "NAME")]
+    pub binding: Option<String>,
+    /// Only of this domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+    /// Of all; without a binding or a domain it must be said
+    #[arg(long, conflicts_with_all = ["binding", "domain"])]
+    pub all: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const BLOCKS_EXAMPLES: &str = "\
+Examples:
+  pelton blocks                                    who takes no mail of ours, and their words
+  pelton blocks --jsonl | jq -r .domain            one JSON object a line
+
+Known where adaptive_enabled is set. pelton adaptive resume ends a block of ours before its time.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = BLOCKS_EXAMPLES)]
+pub struct BlocksArgs {
+    /// One JSON object per line
+    #[arg(long, conflicts_with = "json")]
+    pub jsonl: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn run(args: &AdaptiveArgs) -> u8 {
+    match &args.command {
+        AdaptiveCommand::List(args) => {
+            let style = Style::of_stdout(args.output.color);
+            let of = (args.binding.clone(), args.domain.clone());
+            let page = ask(&args.server, of).and_then(|it| list(it, &style));
+            let page = page.map(|page| page.about(&args.server));
+            output::show(page, args.output, args.jsonl)
+        }
+        AdaptiveCommand::Explain(args) => {
+            let style = Style::of_stdout(args.output.color);
+            let of = (Some(args.binding.clone()), Some(args.domain.clone()));
+            let page = ask(&args.server, of).and_then(|it| explain(it, args, &style));
+            let page = page.map(|page| page.about(&args.server));
+            output::show(page, args.output, false)
+        }
+        AdaptiveCommand::Override(args) => {
+            let act = LearntAct::Set {
+                assignment: format!("{} {}", args.option, args.value),
+                seconds: args.time.as_secs().max(1),
+            };
+            let of = (Some(args.binding.clone()), Some(args.domain.clone()));
+            let page = acted(&args.server, of, act).map(|page| page.about(&args.server));
+            output::show(page, args.output, false)
+        }
+        AdaptiveCommand::Reset(args) => act(args, LearntAct::Reset),
+        AdaptiveCommand::Resume(args) => act(args, LearntAct::Resume),
+    }
+}
+
+/// `pelton blocks`.
+pub fn blocks(args: &BlocksArgs) -> u8 {
+    let style = Style::of_stdout(args.output.color);
+    let page = ask(&args.server, (None, None)).and_then(|it| blocked(it, &style));
+    let page = page.map(|page| page.about(&args.server));
+    output::show(page, args.output, args.jsonl)
+}
+
+type Of = (Option<String>, Option<String>);
+
+fn ask(server: &ServerArgs, (binding, domain): Of) -> Result<Envelope, Failure> {
+    let request = Request::Learnt { binding, domain };
+    client::ask(&server.places()?, &request)
+}
+
+fn act(args: &ActArgs, act: LearntAct) -> u8 {
+    let of = (args.binding.clone(), args.domain.clone());
+    let named = args.all || of.0.is_some() || of.1.is_some();
+    let page = if named {
+        acted(&args.server, of, act)
+    } else {
+        let message = "of which? Name --binding, --domain or both, or say --all";
+        Err(Failure::new(output::EXIT_USAGE, "E440", message))
+    };
+    output::show(
+        page.map(|page| page.about(&args.server)),
+        args.output,
+        false,
+    )
+}
+
+fn acted(server: &ServerArgs, (binding, domain): Of, act: LearntAct) -> Result<Page, Failure> {
+    let of = PairNamed { binding, domain };
+    let request = Request::Relearn { of, act };
+    let envelope = client::ask(&server.places()?, &request)?;
+    let Reply::Relearnt(data) = envelope.reply else {
+        return Err(client::unexpected());
+    };
+    let text = match data.pairs {
+        0 => "nothing to do: nothing of that kind was learnt there\n".to_string(),
+        pairs => format!("done, for {}\n", units::counted(pairs, "pair")),
+    };
+    Ok(Page {
+        schema: "pelton.adaptive_act/1",
+        node: envelope.node,
+        at: envelope.at,
+        text,
+        data: serde_json::to_value(&data).unwrap_or_default(),
+        records: None,
+        warnings: envelope.notes,
+        next: vec![command(&["pelton", "adaptive", "list"])],
+        exit: EXIT_DONE,
+    })
+}
+
+/// The pairs of a reply, by domain and binding.
+fn pairs(reply: Reply) -> Result<Vec<LearntPair>, Failure> {
+    match reply {
+        Reply::Learnt(data) => Ok(data.pairs),
+        _ => Err(client::unexpected()),
+    }
+}
+
+fn list(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
+    let about = (envelope.node, envelope.at, envelope.notes);
+    let pairs = pairs(envelope.reply)?;
+    let mut text = match pairs.len() as u64 {
+        0 => "nothing was learnt of any receiver, or nothing of those named\n".to_string(),
+        count => format!("{} with something learnt\n", units::counted(count, "pair")),
+    };
+    if !pairs.is_empty() {
+        let mut table = Table::new(&[
+            ("BINDING", Align::Left),
+            ("DOMAIN", Align::Left),
+            ("RATE", Align::Right),
+            ("CONNECTIONS", Align::Right),
+            ("EACH", Align::Right),
+            ("STATE", Align::Left),
+        ]);
+        let number = |it: Option<u32>| it.map_or("-".to_string(), |it| it.to_string());
+        for pair in &pairs {
+            table.row([
+                pair.binding.clone(),
+                pair.domain.clone(),
+                pair.message_rate.clone().unwrap_or("-".to_string()),
+                number(pair.max_outbound_connections),
+                number(pair.max_deliveries_per_connection),
+                state(pair, style),
+            ]);
+        }
+        text.push_str(&table.render(style));
+    }
+    let next = pairs.first().map(|it| {
+        let of = ["--binding", &it.binding, "--domain", &it.domain];
+        command(&[&["pelton", "adaptive", "explain"], &of[..]].concat())
+    });
+    Ok(page("pelton.adaptive_list/1", text, &pairs, next, about))
+}
+
+fn state(pair: &LearntPair, style: &Style) -> String {
+    if let Some(stop) = &pair.stop {
+        return format!("{}, over in {}", stop.kind, style.until(&stop.until));
+    }
+    if let Some(since) = &pair.pausing_since {
+        return format!("pausing since {}", style.clock(since));
+    }
+    match pair.in_force.first() {
+        Some(set) => format!("{} by {}", set.setting, set.rule),
+        None => "delivering".to_string(),
+    }
+}
+
+fn explain(envelope: Envelope, args: &ExplainArgs, style: &Style) -> Result<Page, Failure> {
+    let about = (envelope.node, envelope.at, envelope.notes);
+    let pairs = pairs(envelope.reply)?;
+    let Some(pair) = pairs.first() else {
+        let message = format!(
+            "nothing was learnt of {} by {}: no receiver has asked for less, or adaptive_enabled \
+             is not set there. See: pelton why {}",
+            args.domain, args.binding, args.domain
+        );
+        return Err(Failure::new(EXIT_NOT_FOUND, "E441", message));
+    };
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_pair(&mut text, pair, style);
+    let next = command(&["pelton", "why", &pair.domain, "--binding", &pair.binding]);
+    let mut page = page("pelton.adaptive_explain/1", text, &pairs, Some(next), about);
+    page.data = serde_json::to_value(pair).unwrap_or_default();
+    page.records = None;
+    Ok(page)
+}
+
+fn write_pair(text: &mut String, pair: &LearntPair, style: &Style) -> core::fmt::Result {
+    let name = format!("{} by {}", clean(&pair.domain), clean(&pair.binding));
+    let waiting = units::counted(pair.queued, "message");
+    writeln!(
+        text,
+        "{}: {}, {waiting} queued",
+        style.strong(&name),
+        state(pair, style)
+    )?;
+    if let Some(stop) = &pair.stop {
+        let since = style.clock(&stop.since);
+        writeln!(
+            text,
+            "Stop         {} since {since}{}",
+            stop.kind,
+            words(&stop.because)
+        )?;
+    }
+    let because = |limit: &str| {
+        let found = pair.because.iter().find(|it| it.limit == limit);
+        found.map_or(String::new(), words)
+    };
+    if let Some(rate) = &pair.message_rate {
+        let why = because("outbound_throttle_messages");
+        writeln!(text, "Rate         {rate}{why}")?;
+        match pair.known_limit_per_second {
+            Some(limit) => {
+                let limit = crate::shape::rate_text(limit);
+                writeln!(text, "             trouble began at about {limit}")?;
+            }
+            None => writeln!(text, "             looking for where the limit is")?,
+        }
+    }
+    if let Some(count) = pair.max_outbound_connections {
+        writeln!(
+            text,
+            "Connections  {count}{}",
+            because("max_outbound_connections")
+        )?;
+    }
+    if let Some(count) = pair.max_deliveries_per_connection {
+        let why = because("max_deliveries_per_connection");
+        writeln!(text, "Each         {count} messages{why}")?;
+    }
+    for set in &pair.in_force {
+        let left = style.until(&set.until);
+        writeln!(
+            text,
+            "In force     {} by {}, {left} to go",
+            set.setting,
+            clean(&set.rule)
+        )?;
+    }
+    Ok(())
+}
+
+/// Which rule, and the words that it heard.
+fn words(because: &LearntCause) -> String {
+    let mut text = format!(", by rule \"{}\"", clean(&because.rule));
+    if let Some(message) = &because.message {
+        text.push_str(&format!(" ({})", clean(message)));
+    }
+    if let Some(reply) = &because.reply {
+        let host = because.host.as_deref().unwrap_or("the receiver");
+        text.push_str(&format!(
+            "\n             {} said: {}",
+            clean(host),
+            clean(reply)
+        ));
+    }
+    text
+}
+
+fn blocked(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
+    let about = (envelope.node, envelope.at, envelope.notes);
+    let mut pairs = pairs(envelope.reply)?;
+    pairs.retain(|it| {
+        it.stop
+            .as_ref()
+            .is_some_and(|stop| stop.kind == "suspension")
+    });
+    pairs.sort_by(|a, b| (&a.domain, &a.binding).cmp(&(&b.domain, &b.binding)));
+    let mut text = match pairs.len() as u64 {
+        0 => "nobody blocks us, as far as replies have told\n".to_string(),
+        count => format!("{} blocked\n", units::counted(count, "pair")),
+    };
+    if !pairs.is_empty() {
+        let mut table = Table::new(&[
+            ("DOMAIN", Align::Left),
+            ("BINDING", Align::Left),
+            ("SINCE", Align::Left),
+            ("TRIED IN", Align::Left),
+            ("WORDS", Align::Left),
+        ]);
+        for pair in &pairs {
+            let Some(stop) = &pair.stop else {
+                continue;
+            };
+            let said = stop
+                .because
+                .reply
+                .as_ref()
+                .or(stop.because.message.as_ref());
+            table.row([
+                pair.domain.clone(),
+                pair.binding.clone(),
+                style.clock(&stop.since),
+                style.until(&stop.until),
+                said.unwrap_or(&stop.because.rule).clone(),
+            ]);
+        }
+        text.push_str(&table.render(style));
+    }
+    let next = pairs
+        .first()
+        .map(|it| command(&["pelton", "adaptive", "list", "--domain", &it.domain]));
+    Ok(page("pelton.blocks/1", text, &pairs, next, about))
+}
+
+fn page(
+    schema: &'static str,
+    text: String,
+    pairs: &[LearntPair],
+    next: Option<Vec<String>>,
+    (node, at, warnings): (String, String, Vec<String>),
+) -> Page {
+    let records = pairs.iter();
+    let records = records.map(|it| serde_json::to_value(it).unwrap_or_default());
+    let records: Vec<_> = records.collect();
+    Page {
+        schema,
+        node,
+        at,
+        text,
+        data: serde_json::json!({ "pairs": records.clone() }),
+        records: Some(records),
+        warnings,
+        next: next.into_iter().collect(),
+        exit: EXIT_DONE,
+    }
+}
