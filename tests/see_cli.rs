@@ -38,6 +38,7 @@ use pelton::control::management::protocol::TraceData;
 use pelton::control::management::protocol::Warning;
 use pelton::control::management::protocol::WhyData;
 use pelton::engine::query::CauseSeconds;
+use pelton::engine::query::FlowWaiting;
 use pelton::engine::query::HostState;
 use pelton::engine::query::LastReply;
 use pelton::engine::query::LimitState;
@@ -441,6 +442,20 @@ fn detail() -> QueueDetail {
             origin: "pelton.conf:118".into(),
             binding_now: true,
         }],
+        flows: vec![
+            FlowWaiting {
+                class: "transactional".into(),
+                tenant: None,
+                campaign: None,
+                active: 2,
+            },
+            FlowWaiting {
+                class: "bulk".into(),
+                tenant: Some("acme".into()),
+                campaign: Some("spring".into()),
+                active: 4_711,
+            },
+        ],
         transcript: Some(transcript(4)),
     }
 }

@@ -31,6 +31,7 @@ class Pelton:
         *,
         held=False,
         settings="",
+        listen="",
         spool=None,
         address="127.0.0.1",
         scope="pelton",
@@ -42,7 +43,7 @@ class Pelton:
         self.binary = load.binary(bin_folder, "pelton")
         self.address = address
         self.port, self.http_port = processes.free_ports(2, address)
-        self.sink_port, self.settings = sink_port, settings
+        self.sink_port, self.settings, self.listen = sink_port, settings, listen
         self.scope = processes.Scope(scope)
         self.process = None
         self.started_at = None
@@ -56,7 +57,7 @@ class Pelton:
             f'Spoolbase = "{self.spool}"\n'
             f'static_routes {{ target = "127.0.0.1:{self.sink_port}" }}\n'
             f'ESMTP_Listener {{ Listen "{self.address}:{self.port}" '
-            f'{{ Relay_Hosts = ( "127.0.0.0/8" ) }} }}\n'
+            f'{{ Relay_Hosts = ( "127.0.0.0/8" )  {self.listen} }} }}\n'
             f'HTTP_Listener {{ Listen "{self.address}:{self.http_port}" {{ }} }}\n'
             'default_binding_group = "pool"\n'
             'binding_group "pool" {\n'

@@ -27,6 +27,10 @@ use crate::control::management::protocol::Request;
 use crate::engine::query::LastReply;
 use crate::engine::query::QueueDetail;
 use crate::engine::query::Transcript;
+use crate::types::flow::FlowNames;
+
+/// Flows of a queue told in text.
+const FLOWS_SHOWN_MAX: usize = 8;
 
 /// Queues told in full; a domain rarely has more bindings with mail waiting.
 const QUEUES_SHOWN_MAX: usize = 20;
@@ -179,6 +183,7 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
             "Tried     no attempt since the restart; {attempts} before (pelton trace ID tells them)"
         )?;
     }
+    write_flows(text, queue)?;
     write_waiting(text, queue)?;
     write_hosts(text, queue, style)?;
     for (index, limit) in queue.limits.iter().enumerate() {
@@ -196,6 +201,27 @@ fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::f
         write_transcript(text, transcript, style)?;
     }
     Ok(())
+}
+
+/// Who waits for a turn, where there is more to tell than one number.
+fn write_flows(text: &mut String, queue: &QueueDetail) -> core::fmt::Result {
+    for (index, flow) in queue.flows.iter().take(FLOWS_SHOWN_MAX).enumerate() {
+        let head = if index == 0 { "In turns" } else { "" };
+        let names = FlowNames {
+            class: &flow.class,
+            tenant: flow.tenant.as_deref().unwrap_or_default(),
+            campaign: flow.campaign.as_deref().unwrap_or_default(),
+        };
+        let name = match clean(&names.to_string()) {
+            name if name.is_empty() => clean(&flow.class),
+            name => name,
+        };
+        writeln!(text, "{head:<9} {} of {name}", units::grouped(flow.active))?;
+    }
+    match queue.flows.len().checked_sub(FLOWS_SHOWN_MAX) {
+        None | Some(0) => Ok(()),
+        Some(more) => writeln!(text, "          ... and {more} more: --json"),
+    }
 }
 
 fn write_reply(

@@ -224,6 +224,8 @@ impl Engine {
             outgoing: (0..setup.shards).map(|_| Vec::new()).collect(),
         };
         engine.owner.restore(setup.learnt);
+        let classes = classes(&engine.common.generation.config);
+        engine.owner.queues_mut().set_classes(&classes);
         if let Some(found) = setup.recovered {
             engine.home.adopt(*found);
             engine.adopted = true;
@@ -485,6 +487,7 @@ impl Engine {
         let config = &self.common.generation.config;
         let budget = budget(config, &self.common.cells, self.common.shards);
         self.owner.queues_mut().set_budget(budget);
+        self.owner.queues_mut().set_classes(&classes(config));
         self.owner
             .set_recorder_bytes(recorder_bytes(config, self.common.shards));
         self.reception.reload();
@@ -695,6 +698,12 @@ fn binding_names(config: &Config) -> Vec<Arc<str>> {
         .iter()
         .map(|binding| binding.name.as_str().into())
         .collect()
+}
+
+/// The priority classes with their shares, in their order.
+fn classes(config: &Config) -> Vec<(&str, u32)> {
+    let classes = config.classes().iter();
+    classes.map(|it| (it.name.as_str(), it.share)).collect()
 }
 
 /// This shard's part of what bodies may take in memory.

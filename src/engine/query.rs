@@ -211,8 +211,21 @@ pub struct QueueDetail {
     pub attempts_before: u64,
     pub hosts: Vec<HostState>,
     pub limits: Vec<LimitState>,
+    /// What may be tried now, by class, tenant and campaign, in the order of turns; the first of
+    /// many. Empty if there is nothing to tell apart.
+    #[serde(default)]
+    pub flows: Vec<FlowWaiting>,
     /// The transcript of the last failed attempt, if the flight recorder still has it.
     pub transcript: Option<Transcript>,
+}
+
+/// Messages of one flow that wait in a queue for their turn.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FlowWaiting {
+    pub class: String,
+    pub tenant: Option<String>,
+    pub campaign: Option<String>,
+    pub active: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

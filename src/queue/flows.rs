@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::map::Map;
 use crate::queue::pool::Pool;
+use crate::types::flow::CLASS_DEFAULT;
 use crate::types::flow::Flow;
 
 /// Names a flow on this shard, in three bytes: a message has no room for more.
@@ -23,6 +24,12 @@ impl FlowId {
         FlowId([a, b, c])
     }
 
+    /// The flow of a number that [`Self::number`] has given.
+    pub fn numbered(number: u32) -> FlowId {
+        let [a, b, c, _] = number.to_le_bytes();
+        FlowId([a, b, c])
+    }
+
     /// As one number, which is zero for the default flow.
     pub fn number(self) -> u32 {
         let [a, b, c] = self.0;
@@ -34,20 +41,96 @@ impl FlowId {
     }
 }
 
+/// Where a flow has its turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowPlace {
+    pub flow: FlowId,
+    /// Of its class; zero is the first.
+    pub rank: u8,
+    /// Number of its tenant; zero is none.
+    pub tenant: u32,
+}
+
 struct Slot {
     flow: Arc<Flow>,
     messages: u32,
+    rank: u8,
+    tenant: u32,
 }
 
-#[derive(Default)]
+struct Tenant {
+    name: Box<str>,
+    flows: u32,
+}
+
 pub struct FlowTable {
     slots: Pool<Slot>,
     by_name: Map<Arc<Flow>, u32>,
+    tenants: Pool<Tenant>,
+    tenants_by_name: Map<Box<str>, u32>,
+    /// Names of the priority classes in their order.
+    classes: Vec<String>,
+    /// Rank of the default class.
+    rank_default: u8,
     /// The one that was last entered: what comes in a row is mostly of one flow.
     last: Option<(Arc<Flow>, u32)>,
 }
 
+impl Default for FlowTable {
+    fn default() -> FlowTable {
+        FlowTable {
+            slots: Pool::default(),
+            by_name: Map::default(),
+            tenants: Pool::default(),
+            tenants_by_name: Map::default(),
+            classes: vec![CLASS_DEFAULT.to_string()],
+            rank_default: 0,
+            last: None,
+        }
+    }
+}
+
 impl FlowTable {
+    /// These classes count from now on. False if that changes nothing.
+    pub fn set_classes(&mut self, classes: Vec<String>) -> bool {
+        if self.classes == classes {
+            return false;
+        }
+        self.classes = classes;
+        self.rank_default = self.rank_named(CLASS_DEFAULT).unwrap_or(0);
+        for slot in 0..self.slots.slots() {
+            let Some(class) = self.slots.get(slot).map(|it| it.flow.clone()) else {
+                continue;
+            };
+            let rank = self.rank_named(class.names().class);
+            self.slots[slot].rank = rank.unwrap_or(self.rank_default);
+        }
+        true
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.len() == 0
+    }
+
+    /// The priority classes in their order.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn rank_named(&self, class: &str) -> Option<u8> {
+        let found = self.classes.iter().position(|it| it == class)?;
+        Some(found as u8)
+    }
+
+    pub fn place(&self, flow: FlowId) -> FlowPlace {
+        let slot = flow.slot().map(|slot| &self.slots[slot]);
+        FlowPlace {
+            flow,
+            rank: slot.map_or(self.rank_default, |it| it.rank),
+            tenant: slot.map_or(0, |it| it.tenant),
+        }
+    }
+
     /// One more message of a flow.
     pub fn enter(&mut self, flow: Option<Arc<Flow>>) -> FlowId {
         let Some(flow) = flow else {
@@ -67,13 +150,48 @@ impl FlowTable {
     }
 
     fn add(&mut self, flow: &Arc<Flow>) -> u32 {
+        let names = flow.names();
         let made = Slot {
             flow: flow.clone(),
             messages: 0,
+            rank: self.rank_named(names.class).unwrap_or(self.rank_default),
+            tenant: self.enter_tenant(names.tenant),
         };
         let slot = self.slots.insert(made).index;
         self.by_name.insert(flow.clone(), slot);
         slot
+    }
+
+    /// One more flow of a tenant.
+    fn enter_tenant(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return 0;
+        }
+        let slot = match self.tenants_by_name.get(name) {
+            Some(slot) => *slot,
+            None => {
+                let made = Tenant {
+                    name: name.into(),
+                    flows: 0,
+                };
+                let slot = self.tenants.insert(made).index;
+                self.tenants_by_name.insert(name.into(), slot);
+                slot
+            }
+        };
+        self.tenants[slot].flows += 1;
+        slot + 1
+    }
+
+    fn leave_tenant(&mut self, number: u32) {
+        let Some(slot) = number.checked_sub(1) else {
+            return;
+        };
+        self.tenants[slot].flows -= 1;
+        if self.tenants[slot].flows == 0 {
+            let name = self.tenants.remove(slot).name;
+            self.tenants_by_name.swap_remove(&name);
+        }
     }
 
     /// One message less. A flow goes with its last one.
@@ -83,8 +201,9 @@ impl FlowTable {
         };
         self.slots[slot].messages -= 1;
         if self.slots[slot].messages == 0 {
-            let flow = self.slots.remove(slot).flow;
+            let Slot { flow, tenant, .. } = self.slots.remove(slot);
             self.by_name.swap_remove(&flow);
+            self.leave_tenant(tenant);
             self.last = None;
         }
     }
@@ -98,6 +217,31 @@ impl FlowTable {
 mod tests {
     use super::*;
     use crate::types::flow::FlowNames;
+
+    #[test]
+    fn ranks_follow_the_classes_and_unknown_ones_are_the_default() {
+        let flow = |class: &str, tenant: &str| {
+            let names = FlowNames {
+                class,
+                tenant,
+                campaign: "",
+            };
+            names.flow()
+        };
+        let mut table = FlowTable::default();
+        let first = table.enter(flow("transactional", ""));
+        let odd = table.enter(flow("odd", "acme"));
+        let bulk = table.enter(flow("bulk", "acme"));
+        let places = |table: &FlowTable| {
+            let all = [first, odd, bulk, FlowId::DEFAULT];
+            all.map(|it| (table.place(it).rank, table.place(it).tenant))
+        };
+        assert_eq!(places(&table), [(0, 0), (0, 1), (0, 1), (0, 0)]);
+        table.set_classes(["transactional", "bulk"].map(str::to_string).to_vec());
+        assert_eq!(places(&table), [(0, 0), (1, 1), (1, 1), (1, 0)]);
+        table.set_classes(["odd", "x", "bulk"].map(str::to_string).to_vec());
+        assert_eq!(places(&table), [(2, 0), (0, 1), (2, 1), (2, 0)]);
+    }
 
     #[test]
     fn a_flow_is_kept_once_and_goes_with_its_last_message() {
@@ -127,6 +271,7 @@ mod tests {
         table.leave(c);
         table.leave(FlowId::DEFAULT);
         assert_eq!((table.slots.len(), table.by_name.len()), (0, 0));
+        assert_eq!((table.tenants.len(), table.tenants_by_name.len()), (0, 0));
         assert_eq!(table.get(FlowId::DEFAULT), None);
     }
 }

@@ -84,6 +84,10 @@ impl<'a> QueueView<'a> {
         self.queue().ages.count_until(now_us.saturating_sub(age_us))
     }
 
+    pub(super) fn parts(&self) -> (&'a Queues, u32) {
+        (self.queues, self.index)
+    }
+
     fn queue(&self) -> &'a Queue {
         &self.queues.queues[self.index]
     }
@@ -270,22 +274,30 @@ impl Queues {
             return None;
         }
         let mut index = match after {
+            None if state == State::Active => self.first_active(queue.0.index),
             None => self.queues[queue.0.index].lists[state as usize].head,
             Some(after) if self.is_in(after, state) => {
                 let entry = &self.entries[after.0.index];
                 if entry.queue != queue.0.index {
                     return None;
                 }
-                entry.place.next
+                self.after_in(after.0.index, state)
             }
             Some(_) => return None,
         };
         let mut entries = Vec::new();
         while index != NONE && entries.len() < limit {
             entries.push(self.entry_id(index));
-            index = self.entries[index].place.next;
+            index = self.after_in(index, state);
         }
         Some(entries)
+    }
+
+    fn after_in(&self, entry: u32, state: State) -> u32 {
+        match state {
+            State::Active => self.after_active(entry),
+            _ => self.entries[entry].place.next,
+        }
     }
 }
 

@@ -23,8 +23,10 @@
 mod deadlines;
 mod facts;
 mod flows;
+mod lanes;
 mod listing;
 mod names;
+mod order;
 mod pool;
 mod resident;
 mod settings;
@@ -57,6 +59,8 @@ use self::deadlines::Deadline;
 use self::deadlines::Deadlines;
 use self::flows::FlowId;
 use self::flows::FlowTable;
+use self::lanes::Lanes;
+use self::lanes::Order;
 use self::names::Names;
 use self::names::Pair;
 use self::pool::Handle;
@@ -161,6 +165,9 @@ const _: () = assert!(
     "counts of a batch are 16 bits"
 );
 
+// 200,000 queues live at once.
+const _: () = assert!(Pool::<Queue>::SLOT_BYTES <= 384, "a queue is not large");
+
 /// Reception on the wall clock. Seven bytes are enough for 2,000 years.
 #[derive(Clone, Copy)]
 struct Received([u8; 7]);
@@ -217,13 +224,15 @@ impl Born {
 struct Queue {
     pair: Pair,
     settings: Rc<Settings>,
+    /// Of a queue that is split the active one has nothing but its length.
     lists: [List; State::ALL.len()],
+    order: Order,
     rest: Option<Rest>,
     /// Among the empty queues, while it is one.
     idle: Links,
     idle_since: Mono,
-    /// The call of `advance` that last told of it.
-    woken_round: u64,
+    /// The call of `advance` under way has told of it.
+    told: bool,
     /// Nothing of it is tried for now: what is out of time ends without the attempt it is owed.
     stopped: bool,
     stats: Stats,
@@ -252,6 +261,7 @@ pub struct Queues {
     entries: Pool<Entry>,
     messages: Pool<Message>,
     flows: FlowTable,
+    lanes: Lanes,
     queues: Pool<Queue>,
     names: Names,
     /// Messages by their batch ids.
@@ -263,7 +273,6 @@ pub struct Queues {
     totals: [u64; State::ALL.len()],
     /// Active entries in resting queues.
     resting: u64,
-    round: u64,
     /// Reused between calls.
     rests_over: Vec<u32>,
 }
@@ -274,6 +283,7 @@ impl Queues {
             entries: Pool::with_handles(),
             messages: Pool::default(),
             flows: FlowTable::default(),
+            lanes: Lanes::new(vec![100]),
             queues: Pool::with_handles(),
             names: Names::default(),
             batches: IdMap::default(),
@@ -283,7 +293,6 @@ impl Queues {
             idle: List::EMPTY,
             totals: [0; State::ALL.len()],
             resting: 0,
-            round: 0,
             rests_over: Vec::new(),
         }
     }
@@ -310,10 +319,11 @@ impl Queues {
             pair,
             settings: settings.clone(),
             lists: [List::EMPTY; State::ALL.len()],
+            order: Order::one(FlowId::DEFAULT),
             rest: None,
             idle: Links::LOOSE,
             idle_since: now.mono,
-            woken_round: 0,
+            told: false,
             stopped: false,
             stats: Stats::default(),
             waiting: Waiting::new(now),
@@ -390,8 +400,8 @@ impl Queues {
     }
 
     /// The next recipients of one message that can go out together: those at the front of the
-    /// active list that belong to one batch, up to `recipients_max` (at least one). They are in
-    /// flight then.
+    /// active list, or of the flow whose turn it is, that belong to one batch, up to
+    /// `recipients_max` (at least one). They are in flight then.
     pub fn take(&mut self, now: Now, queue: QueueId, recipients_max: usize) -> Taken {
         if !self.queues.holds(queue.0) {
             return Taken::Empty;
@@ -405,18 +415,23 @@ impl Queues {
         if !expired.is_empty() {
             return Taken::Expired(expired);
         }
-        let first = self.queues[q].lists[State::Active as usize].head;
+        let first = self.front(q);
         if first == NONE {
             return Taken::Empty;
         }
         let message = self.entries[first].message;
-        let count = self.lead(q, message, recipients_max);
+        let count = self.lead(first, message, recipients_max);
+        let rank = self.flows.place(self.messages[message].flow).rank;
+        self.serve(q, count);
         let mut recipients = Vec::with_capacity(count);
+        let mut entry = first;
         for _ in 0..count {
-            let entry = self.queues[q].lists[State::Active as usize].head;
+            let next = self.entries[entry].place.next;
             recipients.push((self.entry_id(entry), self.address(entry)));
             self.shift(entry, State::InFlight, false);
+            entry = next;
         }
+        self.served(q, message);
         self.settle(message, q);
         let message = &self.messages[message];
         Taken::Batch(Batch {
@@ -424,6 +439,7 @@ impl Queues {
             home: message.home,
             content: self.resident.content(message).cloned(),
             recipients,
+            rank,
         })
     }
 
@@ -436,6 +452,7 @@ impl Queues {
             }
             let entry = id.0.index;
             self.shift(entry, State::Active, true);
+            self.refund(entry);
             if !self.entries[entry].deadline.is_set() {
                 self.arm(now, entry, None);
             }
@@ -639,7 +656,7 @@ impl Queues {
     /// Does what is due at `now`, and tells of it on `out`: entries become active or expire, rests
     /// end, empty queues are forgotten.
     pub fn advance(&mut self, now: Now, out: &mut Vec<Wake>) {
-        self.round += 1;
+        let before = out.len();
         for _ in 0..ADVANCE_MAX {
             match self
                 .deadlines
@@ -656,6 +673,11 @@ impl Queues {
             self.wake(queue, out);
         }
         self.rests_over = rests_over;
+        for wake in &out[before..] {
+            if let Wake::Active(queue) = wake {
+                self.queues[queue.0.index].told = false;
+            }
+        }
         for _ in 0..ADVANCE_MAX {
             if self.forget_at().is_none_or(|at| at > now.mono) {
                 break;

@@ -259,6 +259,18 @@ impl List {
         self.len += 1;
     }
 
+    /// Moves the first member to the end.
+    pub fn rotate<T, L>(&mut self, pool: &mut Pool<T>, links: L)
+    where
+        L: Fn(&mut T) -> &mut Links,
+    {
+        if self.len > 1 {
+            let first = self.head;
+            self.remove(pool, first, &links);
+            self.push_back(pool, first, &links);
+        }
+    }
+
     pub fn remove<T, L>(&mut self, pool: &mut Pool<T>, index: u32, links: L)
     where
         L: Fn(&mut T) -> &mut Links,
@@ -315,6 +327,8 @@ mod tests {
         }
         list.push_front(&mut pool, 2, |m| &mut m.links);
         assert_eq!(names(list, &pool), [2, 1, 3]);
+        list.rotate(&mut pool, |m| &mut m.links);
+        assert_eq!(names(list, &pool), [1, 3, 2]);
         for index in [1, 2, 3] {
             list.remove(&mut pool, index, |m| &mut m.links);
         }

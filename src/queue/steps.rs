@@ -93,7 +93,8 @@ impl Queues {
         message.set_entries(entries);
     }
 
-    /// Moves an entry to the end of the list of `state`, or to its front.
+    /// Moves an entry to the end of the list of `state`, or of its flow in it; of what is active to
+    /// the front if that is wanted.
     pub(super) fn shift(&mut self, entry: u32, state: State, front: bool) {
         self.leave(entry);
         self.enter(entry, state, front);
@@ -102,14 +103,14 @@ impl Queues {
     fn enter(&mut self, entry: u32, state: State, front: bool) {
         let Entry { message, queue, .. } = self.entries[entry];
         self.entries[entry].state = state;
-        let queue = &mut self.queues[queue];
-        let list = &mut queue.lists[state as usize];
-        if front {
-            list.push_front(&mut self.entries, entry, |entry| &mut entry.place);
+        self.totals[state as usize] += 1;
+        if state == State::Active {
+            self.enter_active(entry, front);
         } else {
+            let list = &mut self.queues[queue].lists[state as usize];
             list.push_back(&mut self.entries, entry, |entry| &mut entry.place);
         }
-        self.totals[state as usize] += 1;
+        let queue = &self.queues[queue];
         match state {
             State::Active => {
                 self.messages[message].active += 1;
@@ -127,9 +128,14 @@ impl Queues {
             state,
             ..
         } = self.entries[entry];
-        let queue = &mut self.queues[queue];
-        queue.lists[state as usize].remove(&mut self.entries, entry, |entry| &mut entry.place);
         self.totals[state as usize] -= 1;
+        if state == State::Active {
+            self.leave_active(entry);
+        } else {
+            let list = &mut self.queues[queue].lists[state as usize];
+            list.remove(&mut self.entries, entry, |entry| &mut entry.place);
+        }
+        let queue = &self.queues[queue];
         match state {
             State::Active => {
                 self.messages[message].active -= 1;
@@ -232,7 +238,7 @@ impl Queues {
             return expired;
         }
         while expired.len() < max {
-            let entry = self.queues[queue].lists[State::Active as usize].head;
+            let entry = self.front(queue);
             if entry == NONE {
                 break;
             }
@@ -248,8 +254,8 @@ impl Queues {
     }
 
     /// How many entries of `message` lead the active list, up to `max`.
-    pub(super) fn lead(&self, queue: u32, message: u32, max: usize) -> usize {
-        let mut entry = self.queues[queue].lists[State::Active as usize].head;
+    pub(super) fn lead(&self, first: u32, message: u32, max: usize) -> usize {
+        let mut entry = first;
         let mut count = 0;
         while count < max && entry != NONE && self.entries[entry].message == message {
             count += 1;
@@ -278,7 +284,7 @@ impl Queues {
             return;
         }
         let limit = self.queues[queue].settings.max_resident_active;
-        let List { head, len, .. } = self.queues[queue].lists[State::Active as usize];
+        let List { head, len, .. } = self.line_of(queue, message);
         let is_next = head != NONE && self.entries[head].message == message;
         let class = match class {
             _ if in_flight > 0 => Class::Pinned,
@@ -308,8 +314,7 @@ impl Queues {
     pub(super) fn wake(&mut self, index: u32, out: &mut Vec<Wake>) {
         let queue = &mut self.queues[index];
         let ready = queue.rest.is_none() && queue.lists[State::Active as usize].len > 0;
-        if ready && queue.woken_round != self.round {
-            queue.woken_round = self.round;
+        if ready && !core::mem::replace(&mut queue.told, true) {
             out.push(Wake::Active(self.queue_id(index)));
         }
     }

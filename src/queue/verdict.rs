@@ -116,6 +116,8 @@ pub struct Batch {
     pub content: Option<Arc<Content>>,
     /// At least one.
     pub recipients: Vec<(EntryId, Address)>,
+    /// Of their class: zero is the first.
+    pub rank: u8,
 }
 
 /// What a transient failure comes to.

@@ -289,7 +289,7 @@ impl Client {
                 taken: Vec::new(),
                 is_whole: false,
             });
-            let made = self.parts_of(&desk.ledger.messages[message]);
+            let made = self.parts_of(message, &desk.ledger.messages[message]);
             if self.style != Style::Group {
                 self.parts.extend(made);
                 continue;
@@ -315,7 +315,7 @@ impl Client {
         });
     }
 
-    fn parts_of(&mut self, message: &crate::sim::ledger::Message) -> Vec<Part> {
+    fn parts_of(&mut self, number: usize, message: &crate::sim::ledger::Message) -> Vec<Part> {
         let extra = if message.eight_bit {
             " BODY=8BITMIME"
         } else {
@@ -339,7 +339,8 @@ impl Client {
             let expects: Vec<Expect> = lines.iter().map(|(_, expect)| *expect).collect();
             (bytes, expects)
         };
-        let content = &message.content;
+        let (fields, _) = mail::flow(number);
+        let content = &[fields.as_bytes(), &message.content].concat();
         match self.style {
             Style::LockStep | Style::Nonsense => {
                 lines.push(("DATA\r\n".to_string(), Expect::Data));

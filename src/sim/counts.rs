@@ -126,6 +126,8 @@ pub enum Check {
     BodyRecovered,
     /// 2: a body that a host got is the one that was accepted.
     BodyDelivered,
+    /// 2: class, tenant and campaign are at the end what they were at reception.
+    FlowKept,
     /// 3: a second delivery has an excuse.
     Duplicate,
     /// 3: a second delivery after a lost reply was announced as possible.
@@ -167,6 +169,8 @@ pub enum Check {
     /// 7: who waits for a connection to end has one to wait for; no place is lost, or handed to or
     /// asked of somebody who does not hear of it.
     Waits,
+    /// 7: no class is passed over for longer than its place and share allow.
+    Turns,
     /// 7: after that a start finds nothing.
     NothingLeft,
     /// 8: no container over its bound.
@@ -284,13 +288,14 @@ pub const FAULTS: [&str; 66] = [
     "host rate",
 ];
 
-pub const CHECKS: [&str; 32] = [
+pub const CHECKS: [&str; 34] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
     "2 open recipients recovered",
     "2 bodies recovered whole",
     "2 bodies delivered whole",
+    "2 class, tenant and campaign kept",
     "3 second deliveries excused",
     "3 possible duplicates told",
     "4 outgoing connections",
@@ -313,6 +318,7 @@ pub const CHECKS: [&str; 32] = [
     "7 drains in bounded time",
     "7 shuts down in bounded time",
     "7 waits have a cause",
+    "7 classes have their turns",
     "7 nothing left after the end",
     "8 bounds of containers",
     "8 answers agree",

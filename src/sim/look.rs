@@ -10,11 +10,16 @@ use crate::engine::query::Query;
 use crate::engine::query::TraceTarget;
 use crate::engine::stats::ShardStats;
 use crate::sim::counts::Check;
+use crate::sim::mail;
 use crate::sim::net::Stage;
 use crate::sim::peers::Peer;
 use crate::sim::planted::Planted;
 use crate::sim::world::World;
 use crate::types::filter::Filter;
+use crate::types::flow::CLASS_TRANSACTIONAL;
+
+/// `share` of a class that does not set it.
+const SHARE_DEFAULT: u32 = 10;
 
 /// Segments beyond `segments_max` that outcomes, moves and preparation may take.
 const SEGMENTS_SLACK: u64 = 6;
@@ -32,11 +37,37 @@ impl World {
             for one in &stats {
                 self.check_bounds(one);
             }
+            self.check_turns();
             if self.streams.life.chance(1, 4) {
                 self.ask();
             }
         }
         self.check_progress(is_up);
+    }
+
+    /// The first class goes before what others are owed, one batch of each; the others have their
+    /// share of what is served, give or take a batch of each.
+    fn check_turns(&mut self) {
+        let Some(process) = &self.process else {
+            return;
+        };
+        let recipients = mail::RECIPIENTS_MAX as u32;
+        for engine in &process.engines {
+            for (class, passed) in engine.owner().passed_over() {
+                let share = match class {
+                    CLASS_TRANSACTIONAL => None,
+                    mail::CLASS_OWN => Some(mail::SHARE_OWN),
+                    _ => Some(SHARE_DEFAULT),
+                };
+                let bound = match share {
+                    None => 2 * recipients + 2,
+                    Some(share) => (100 + 400 * recipients) / share,
+                };
+                self.ledger.check(Check::Turns, passed <= bound, || {
+                    format!("class {class} waited while {passed} went before, {bound} may")
+                });
+            }
+        }
     }
 
     fn all_stats(&self) -> Vec<ShardStats> {

@@ -5,6 +5,17 @@ use crate::base::prng::Prng;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::Message;
 use crate::sim::ledger::Recipient;
+use crate::types::flow::CLASS_DEFAULT;
+use crate::types::flow::FlowNames;
+
+/// A class that the config of every run defines beside the built-in ones.
+pub const CLASS_OWN: &str = "news";
+
+/// Its share, in percent.
+pub const SHARE_OWN: u32 = 30;
+
+/// Recipients of one message.
+pub const RECIPIENTS_MAX: u64 = 9;
 
 pub struct Writer {
     domains: Vec<String>,
@@ -25,7 +36,7 @@ impl Writer {
         let prng = &mut self.prng;
         let recipients = match prng.chance(2, 3) {
             true => 1,
-            false => prng.between(2, 9),
+            false => prng.between(2, RECIPIENTS_MAX),
         };
         let one_domain = prng.chance(1, 2);
         let domain = prng.pick(&self.domains).clone();
@@ -50,6 +61,32 @@ impl Writer {
             .push(Message::new(sender, recipients, content, eight_bit));
         number
     }
+}
+
+/// What a message says of its flow, a function of its number: the header fields, which the engine
+/// takes out, and what it is to make of them.
+pub fn flow(number: usize) -> (String, FlowNames<'static>) {
+    let class = ["", "Transactional", CLASS_OWN, "misspelt", "bulk"][number % 5];
+    let tenant = ["", "acme", "b & c", "\u{f6}rtlich"][number / 5 % 4];
+    let campaign = ["", "spring sale"][number / 20 % 2];
+    let fields = [
+        ("X-Pelton-Class", class),
+        ("X-Tenant", tenant),
+        ("X-Campaign", campaign),
+    ];
+    let fields = fields.iter().filter(|(_, value)| !value.is_empty());
+    let class = match class {
+        "Transactional" => "transactional",
+        CLASS_OWN => CLASS_OWN,
+        _ => CLASS_DEFAULT,
+    };
+    let names = FlowNames {
+        class,
+        tenant,
+        campaign,
+    };
+    let head = fields.map(|(name, value)| format!("{name}: {value}\r\n"));
+    (head.collect(), names)
 }
 
 fn content(prng: &mut Prng, number: usize, eight_bit: bool) -> Vec<u8> {

@@ -3,6 +3,7 @@
 
 use core::net::IpAddr;
 use core::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::engine::io::Action;
 use crate::engine::io::Adapted;
@@ -29,6 +30,8 @@ use crate::sim::trace::digest;
 use crate::sim::world::End;
 use crate::sim::world::Event;
 use crate::sim::world::World;
+use crate::types::message::Arrival;
+use crate::types::message::Content;
 use crate::types::outcome::OutcomeKind;
 
 impl World {
@@ -421,6 +424,11 @@ impl World {
         if lost {
             return;
         }
+        if let MeshMessage::Arrivals { content, arrivals } = &mut message
+            && self.is_planted(Planted::LostFlow, 200)
+        {
+            lose_flow(content, arrivals);
+        }
         if let MeshMessage::Settled(settled) = &mut message
             && self.is_planted(Planted::SecondEnd, 20)
         {
@@ -524,6 +532,18 @@ impl World {
                 self.shard_drained(shard);
             }
         }
+    }
+}
+
+/// The message as if it had said nothing.
+fn lose_flow(content: &mut Option<Arc<Content>>, arrivals: &mut [Arrival]) {
+    if let Some(content) = content {
+        let mut silent = (**content).clone();
+        silent.flow = None;
+        *content = Arc::new(silent);
+    }
+    for arrival in arrivals {
+        arrival.flow = None;
     }
 }
 

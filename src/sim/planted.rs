@@ -38,10 +38,14 @@ pub enum Planted {
     ChangedByte,
     /// Shards do not hear what operators order.
     DeafToOrders,
+    /// The class, tenant and campaign of a message are lost on its way to the owner.
+    LostFlow,
+    /// Mail that somebody waits for goes last.
+    ClassesReversed,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 17] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
@@ -57,6 +61,8 @@ impl Planted {
         Planted::FalseSuccess,
         Planted::ChangedByte,
         Planted::DeafToOrders,
+        Planted::LostFlow,
+        Planted::ClassesReversed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -76,6 +82,8 @@ impl Planted {
             Planted::FalseSuccess => "false-success",
             Planted::ChangedByte => "changed-byte",
             Planted::DeafToOrders => "deaf-to-orders",
+            Planted::LostFlow => "lost-flow",
+            Planted::ClassesReversed => "classes-reversed",
         }
     }
 
@@ -83,12 +91,14 @@ impl Planted {
     pub fn invariant(self) -> u8 {
         match self {
             Planted::LostArrival | Planted::FalseSuccess => 1,
-            Planted::LyingSync | Planted::UnsyncedEvents | Planted::ChangedByte => 2,
+            Planted::LyingSync | Planted::UnsyncedEvents => 2,
+            Planted::ChangedByte | Planted::LostFlow => 2,
             Planted::LateOutcomes => 3,
             Planted::PrivateLimits => 4,
             Planted::ForgottenDue | Planted::DeafToOrders => 5,
             Planted::SecondEnd => 6,
-            Planted::LostOutcome | Planted::LostWakeup | Planted::UnaskedHolder => 7,
+            Planted::LostOutcome | Planted::LostWakeup => 7,
+            Planted::UnaskedHolder | Planted::ClassesReversed => 7,
             Planted::ForgottenBudget => 8,
             Planted::HashOrder => 9,
         }

@@ -143,6 +143,9 @@ impl World {
         if self.planted == Some(Planted::ForgottenBudget) {
             text.push_str("Max_Resident_Messages = 100000\nMax_Resident_Active_Queue = -1\n");
         }
+        if self.planted == Some(Planted::ClassesReversed) {
+            text.push_str("priority_class \"transactional\" { order = 999  share = 1 }\n");
+        }
         let main = SourceFile {
             name: "simulated.conf".to_string(),
             text,

@@ -10,6 +10,8 @@ use core::net::Ipv4Addr;
 use crate::base::prng::Prng;
 use crate::sim::disk;
 use crate::sim::event_disk;
+use crate::sim::mail::CLASS_OWN;
+use crate::sim::mail::SHARE_OWN;
 
 /// The first recipients accepted from a run are at least so many.
 pub const MESSAGES_MIN: u64 = 200;
@@ -287,8 +289,9 @@ impl Scenario {
              Listener_Sessions = {}\n  Max_Connections_Per_Peer = {}\n  \
              Max_Recipients_Per_Transaction = 100\n  Max_Message_Size = \"100K\"\n  \
              Inbound_Throttle_Messages = \"{inbound}\"\n  \
-             Idle_Time = 60\n  Min_Inbound_Rate = 64\n }}\n}}\n",
-            limits.sessions_per_listen, limits.sessions_per_peer,
+             Idle_Time = 60\n  Min_Inbound_Rate = 64\n  Remove_Flow_Headers = all\n }}\n}}\n\
+             priority_class \"{}\" {{ share = {} }}\n",
+            limits.sessions_per_listen, limits.sessions_per_peer, CLASS_OWN, SHARE_OWN,
         );
         self.write_shared(&mut text);
         for (host, limit) in self.hosts.iter().zip(limits.per_host) {

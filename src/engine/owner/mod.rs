@@ -7,6 +7,7 @@
 //! from until the surroundings have said that it is closed.
 
 pub mod adaptive;
+mod classes;
 mod conversation;
 mod crowds;
 mod ending;
@@ -38,6 +39,7 @@ use crate::deliver::session::{JobId, Session};
 use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
+use crate::engine::owner::classes::MixedQueues;
 use crate::engine::owner::crowds::{Crowds, Route};
 use crate::engine::owner::ending::FailuresTold;
 use crate::engine::owner::openings::{Opening, Openings};
@@ -81,7 +83,7 @@ struct Link {
     claim: Option<Box<Claim>>,
     /// Others wait for places that its connections have.
     asked: bool,
-    /// Batches whose body is back, ahead of what the queue holds.
+    /// Batches whose body is back, ahead of what the queue holds, by their class.
     ready: VecDeque<OpenJob>,
     fetching: u32,
     /// When trying began without one connection being made since.
@@ -145,6 +147,8 @@ struct OpenJob {
     recipients: Vec<(EntryId, Address)>,
     /// When a connection was given it.
     begun: Mono,
+    /// Of its class: zero is the first.
+    rank: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -159,6 +163,7 @@ enum Timer {
 pub struct Owner {
     queues: Queues,
     links: Map<QueueId, Link>,
+    mixed: MixedQueues,
     outgoing: Slab<Box<Outgoing>>,
     cache: Cache,
     hosts: Hosts,
@@ -198,6 +203,7 @@ impl Owner {
         Owner {
             queues: Queues::new(now, budget),
             links: Map::default(),
+            mixed: MixedQueues::default(),
             outgoing: Slab::new(),
             cache: Cache::new(ANSWERS_MAX),
             hosts: Hosts::new(HOSTS_MAX),
@@ -241,6 +247,11 @@ impl Owner {
                 .insert(turn.now, queue, arrival, content.cloned());
             if let Some(met) = met {
                 self.arrived(turn, &met, inserted.entry);
+            }
+            if self.queues.has_flows()
+                && let Some(rank) = self.queues.rank_of(inserted.entry)
+            {
+                self.note_class(turn.now.mono, queue, rank);
             }
             self.mark(queue);
         }
@@ -292,6 +303,8 @@ impl Owner {
     /// A new generation applies at the next connection, and at once to what a queue decides.
     pub fn reload(&mut self, turn: &mut Turn<'_>) {
         self.shared_settings.clear();
+        // Ranks are those of another config.
+        self.mixed.clear();
         let queues: Vec<QueueId> = self.links.keys().copied().collect();
         for queue in queues {
             let Some(link) = self.links.get(&queue) else {
@@ -391,7 +404,7 @@ impl Owner {
             match &content {
                 Ok(content) => {
                     job.content = Some(content.clone());
-                    link.ready.push_back(job);
+                    self.put_ready(queue, job);
                 }
                 Err(Unread::NotNow) => self.not_read_now(turn, queue, job),
                 Err(Unread::Never) => self.unreadable(turn, job),
@@ -416,6 +429,7 @@ impl Owner {
                     self.leave_throttles(queue);
                     self.shelve(queue);
                     self.links.swap_remove(&queue);
+                    self.mixed.swap_remove(&queue);
                 }
             }
         }

@@ -141,25 +141,25 @@ impl Owner {
     /// The next message with its body at hand; sends for bodies that are not.
     fn take_job(&mut self, turn: &mut Turn<'_>, queue: QueueId) -> Option<OpenJob> {
         loop {
-            let link = self.links.get_mut(&queue)?;
-            if let Some(job) = link.ready.pop_front() {
+            if let Some(job) = self.ready_job(queue) {
                 match self.screened(turn, queue, job) {
                     Some(job) => return Some(job),
                     None => continue,
                 }
             }
+            let link = self.links.get(&queue)?;
             let throttles = link.message_throttles();
             let at_once = throttles.map(|it| it.rate().count).min();
             let at_once = at_once.unwrap_or(u32::MAX);
-            if link.fetching >= FETCHES_MAX.min(at_once) {
-                return None;
-            }
             let recipients_max = link.settings.delivery.max_recipients_per_batch as usize;
+            if !self.may_fetch(queue, FETCHES_MAX.min(at_once)) {
+                return self.left_ready(turn, queue);
+            }
             match self.queues.take(turn.now, queue, recipients_max) {
                 Taken::Batch(batch) => {
                     let id = self.next_job();
                     let (home, recipients) = (batch.home, batch.recipients);
-                    let (batch, content) = (batch.batch, batch.content);
+                    let (rank, batch, content) = (batch.rank, batch.batch, batch.content);
                     let job = OpenJob {
                         begun: turn.now.mono,
                         id,
@@ -167,9 +167,13 @@ impl Owner {
                         home,
                         content,
                         recipients,
+                        rank,
                     };
                     match self.screened(turn, queue, job) {
-                        Some(job) if job.content.is_some() => return Some(job),
+                        Some(job) if job.content.is_some() => {
+                            self.passes(queue, &job);
+                            return Some(job);
+                        }
                         Some(job) => self.fetch(queue, job),
                         None => {}
                     }
@@ -179,12 +183,24 @@ impl Owner {
                         self.expired(turn, entry);
                     }
                 }
-                Taken::Resting { .. } | Taken::Empty => return None,
+                Taken::Resting { .. } | Taken::Empty => return self.left_ready(turn, queue),
             }
         }
     }
 
+    /// What is ready, when the queue has nothing that could go before it.
+    fn left_ready(&mut self, turn: &mut Turn<'_>, queue: QueueId) -> Option<OpenJob> {
+        while let Some(job) = self.any_ready(queue) {
+            let job = self.screened(turn, queue, job);
+            if job.is_some() {
+                return job;
+            }
+        }
+        None
+    }
+
     fn fetch(&mut self, queue: QueueId, job: OpenJob) {
+        self.note_fetch(queue, job.rank);
         if let Some(link) = self.links.get_mut(&queue) {
             link.fetching += 1;
         }

@@ -214,6 +214,10 @@ impl Owner {
     pub(super) fn connection_for(&mut self, turn: &Turn<'_>, queue: QueueId) -> Option<Key> {
         let link = self.links.get(&queue)?;
         let best = link.openings.best()?;
+        if !self.may_stand_behind(turn.now.mono, queue, best) {
+            return None;
+        }
+        let link = self.links.get(&queue)?;
         if link.throttled.messages.is_none()
             && link.adaptive.is_none()
             && !link.meets_host_throttles
@@ -224,7 +228,8 @@ impl Owner {
             return None;
         }
         let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();
-        if !self.may_start(turn.now.mono, queue, &of_queue) {
+        let is_time = of_queue.is_empty() || self.is_time_for_class(turn.now.mono, queue);
+        if !is_time || !self.may_start(turn.now.mono, queue, &of_queue) {
             return None;
         }
         let link = self.links.get(&queue)?;
@@ -279,6 +284,10 @@ impl Owner {
                 break;
             }
             started += 1;
+        }
+        let spacing = |it: &Arc<Throttle>| it.rate().window / it.rate().count.max(1);
+        if let Some(spacing) = of_queue.iter().map(spacing).max() {
+            self.started_class(now, queue, (job.rank, started), spacing);
         }
         if started > 0
             && let Some(adaptive) = self

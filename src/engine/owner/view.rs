@@ -1,14 +1,16 @@
 //! What an operator sees of the queues of this shard. Looking changes nothing, and a look at many
 //! queues or messages is bounded.
 
+use std::sync::Arc;
+
 use crate::base::time::{Mono, Now};
 use crate::base::units;
 use crate::config::Query as ConfigQuery;
 use crate::engine::Common;
 use crate::engine::owner::{Link, Owner, Way};
 use crate::engine::query::{
-    CauseSeconds, FoundQueues, HostState, LastReply, LimitState, MessageSummary, MessageTrace,
-    QueueDetail, QueueSummary, TraceTarget,
+    CauseSeconds, FlowWaiting, FoundQueues, HostState, LastReply, LimitState, MessageSummary,
+    MessageTrace, QueueDetail, QueueSummary, TraceTarget,
 };
 use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
 use crate::types::filter::{Facts, Field, Filter, States};
@@ -22,6 +24,9 @@ const LOOKED_AT_MAX: usize = 2_000_000;
 
 /// Messages of one state of a queue whose attempts before the start are added up.
 const ATTEMPTS_OF_MAX: usize = 100_000;
+
+/// Flows of one queue that `why` tells of.
+const FLOWS_MAX: usize = 100;
 
 /// Messages that one trace by recipient lists.
 const TRACED_MAX: usize = 100;
@@ -183,6 +188,7 @@ impl Owner {
             attempts_before: self.attempts_before(&view),
             hosts: self.host_states(now, link),
             limits: limits(common, link, waiting.cause),
+            flows: flows(&view),
             transcript: self.recorder.of_queue(&link.binding, &link.domain),
         })
     }
@@ -440,6 +446,11 @@ impl Owner {
         self.trouble(now, gauges);
     }
 
+    /// See [`crate::queue::Queues::passed_over`].
+    pub fn passed_over(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.queues.passed_over()
+    }
+
     /// Age of the oldest message, how many queues rest because nothing answers, and what waits for
     /// bindings that are not there.
     fn trouble(&self, now: Now, gauges: &mut crate::engine::stats::Gauges) {
@@ -588,6 +599,21 @@ fn host_limits(
     }
     all.dedup_by(|a, b| a.option == b.option && a.origin == b.origin);
     all
+}
+
+/// What waits for its turn, by flow.
+fn flows(view: &QueueView<'_>) -> Vec<FlowWaiting> {
+    let flows = view.flows(FLOWS_MAX);
+    if flows.iter().all(|(flow, _)| flow.is_none()) {
+        return Vec::new();
+    }
+    let waiting = |(flow, active): (Option<Arc<flow::Flow>>, u32)| FlowWaiting {
+        class: flow::class_of(flow.as_ref()).to_string(),
+        tenant: flow::tenant_of(flow.as_ref()).map(str::to_string),
+        campaign: flow::campaign_of(flow.as_ref()).map(str::to_string),
+        active: active.into(),
+    };
+    flows.into_iter().map(waiting).collect()
 }
 
 /// What the queue waits for, since when, until when, as a sentence.

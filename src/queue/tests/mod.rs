@@ -1,6 +1,7 @@
 //! The queues as their caller sees them: schedules, batches, expiry, rest, memory, listings.
 
 mod expiry;
+mod fairness;
 mod memory;
 mod model;
 

@@ -12,8 +12,11 @@ use crate::sim::ledger::Ledger;
 use crate::sim::ledger::Standing;
 use crate::sim::ledger::Told;
 use crate::sim::ledger::Who;
+use crate::sim::mail;
 use crate::spool::Unreported;
 use crate::spool::UnreportedEvent;
+use crate::types::flow::CLASS_DEFAULT;
+use crate::types::flow::FlowNames;
 use crate::types::message::Arrival;
 
 /// What the checks want to know of a line of the event log.
@@ -34,6 +37,14 @@ struct Line {
     internal: bool,
     #[serde(default)]
     raw_reason: Option<String>,
+    #[serde(default)]
+    subject: String,
+    #[serde(default)]
+    class: String,
+    #[serde(default)]
+    tenant: Option<String>,
+    #[serde(default)]
+    campaign_id: Option<String>,
 }
 
 impl Ledger {
@@ -58,12 +69,32 @@ impl Ledger {
                 _ => {}
             }
         }
+        self.check_flow_of_line(who, &line);
         match line.r#type.as_str() {
             "injection" => self.injection(who),
             "delay" => self.delay(who, &line),
             "delivery" | "bounce" => self.terminal(who, line),
             _ => {}
         }
+    }
+
+    /// A line without the subject tells of a message whose record could not be read.
+    fn check_flow_of_line(&mut self, who: Who, line: &Line) {
+        let found = FlowNames {
+            class: &line.class,
+            tenant: line.tenant.as_deref().unwrap_or_default(),
+            campaign: line.campaign_id.as_deref().unwrap_or_default(),
+        };
+        if !line.subject.is_empty() {
+            self.check_flow(who, found);
+        }
+    }
+
+    fn check_flow(&mut self, who: Who, found: FlowNames<'_>) {
+        let (_, expected) = mail::flow(who.message);
+        self.check(Check::FlowKept, found == expected, || {
+            format!("{who:?} was handed over as {expected:?} and is told of as {found:?}")
+        });
     }
 
     fn injection(&mut self, who: Who) {
@@ -153,6 +184,12 @@ impl Ledger {
             let Some(who) = Who::parse(arrival.address.as_str()) else {
                 continue;
             };
+            let flow = arrival.flow.as_ref().map(|it| it.names());
+            let default = FlowNames {
+                class: CLASS_DEFAULT,
+                ..FlowNames::default()
+            };
+            self.check_flow(who, flow.unwrap_or(default));
             let twice = !open.insert(who);
             self.check(Check::Recovered, !twice, || {
                 format!("{who:?} was recovered twice")
