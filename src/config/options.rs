@@ -305,7 +305,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("suspend_delivery", Kind::Bool, DELIVERY)
         .default("false")
         .doc("Stop attempts; messages wait and keep ageing."),
-    row("curfew", Kind::Curfew, DELIVERY).default("( )").doc(
+    row("curfew", Kind::Curfew, DELIVERY).default("").doc(
         "Times of the week at which delivery is suspended: \"22:00-06:00\", \"sat,sun +01:00\".",
     ),
     row(
