@@ -92,6 +92,8 @@ pub struct Recipient {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Wall,
+    /// When the event was made.
+    made: Wall,
     told: Told,
 }
 
@@ -184,6 +186,8 @@ pub struct Ledger {
     pub wall_went_back: bool,
     /// What is delayed may be due before its time until this moment.
     pub flushed_until_us: u64,
+    /// The same of what was delayed until this moment, however late its event came.
+    pub flushed_until: Wall,
     limits: Limits,
     event_ids: BTreeSet<String>,
     receipts: Vec<Vec<(Who, usize)>>,
@@ -201,6 +205,7 @@ impl Ledger {
             violation: None,
             wall_went_back: false,
             flushed_until_us: 0,
+            flushed_until: Wall(0),
             limits,
             event_ids: BTreeSet::new(),
             receipts: Vec::new(),
@@ -305,7 +310,7 @@ impl Ledger {
         } else if let Some(due) = due
             && !went_back
         {
-            let flushed = flushed_until_us >= due.told.at_us;
+            let flushed = flushed_until_us >= due.told.at_us || self.flushed_until >= due.made;
             let forgotten = flushed || self.is_record_lost(due.told);
             self.check(
                 Check::NotBeforeDueRestart,

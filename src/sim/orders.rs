@@ -220,6 +220,7 @@ impl World {
             Verb::Flush => {
                 let flushing = it.all.iter().any(|it| it.verb == Verb::Flush);
                 self.ledger.flushed_until_us = if flushing { u64::MAX } else { now_us };
+                self.ledger.flushed_until = self.wall();
             }
             _ => {}
         }

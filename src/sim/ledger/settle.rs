@@ -113,7 +113,8 @@ impl Ledger {
     fn delay(&mut self, who: Who, line: &Line) {
         let told = self.told_now();
         let due = line.next_attempt.as_deref().and_then(wall);
-        let due = due.map(|at| Due { at, told });
+        let made = wall(&line.timestamp).unwrap_or(Wall::MAX);
+        let due = due.map(|at| Due { at, made, told });
         if let Some(it) = self.recipient(who) {
             it.due = it.due.max(due);
             it.possible_duplicate_told |= line.possible_duplicate;
