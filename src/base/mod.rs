@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod id_map;
 pub mod limit;
 pub mod map;
+pub mod marks;
 pub mod peer_table;
 pub mod prng;
 pub mod short_text;

@@ -26,6 +26,7 @@ use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
 use crate::engine::query::LastReply;
 use crate::engine::query::QueueDetail;
+use crate::engine::query::QueueSummary;
 use crate::engine::query::Transcript;
 use crate::types::flow::FlowNames;
 
@@ -113,8 +114,10 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
     data["verdict_sentence"] = verdict.sentence.into();
     data["complete"] = notes.is_empty().into();
     for queue in why.queues.iter().take(QUEUES_SHOWN_MAX) {
+        let same = |other: &&QueueDetail| other.summary.binding == queue.summary.binding;
+        let is_striped = why.queues.iter().filter(same).count() > 1;
         // Writing to a string cannot fail.
-        let _ = write_queue(&mut text, queue, style);
+        let _ = write_queue(&mut text, queue, is_striped, style);
     }
     if why.queues.len() > QUEUES_SHOWN_MAX {
         let more = why.queues.len() - QUEUES_SHOWN_MAX;
@@ -137,10 +140,23 @@ pub fn page(envelope: Envelope, binding: Option<&str>, style: &Style) -> Result<
     })
 }
 
-/// One queue: the answer first, then what it rests on.
-fn write_queue(text: &mut String, queue: &QueueDetail, style: &Style) -> core::fmt::Result {
-    let summary = &queue.summary;
+fn name_of(summary: &QueueSummary, is_striped: bool) -> String {
     let name = format!("{} by {}", clean(&summary.domain), clean(&summary.binding));
+    match is_striped {
+        true => format!("{name}, its stripe on shard {}", summary.shard),
+        false => name,
+    }
+}
+
+/// One queue: the answer first, then what it rests on.
+fn write_queue(
+    text: &mut String,
+    queue: &QueueDetail,
+    is_striped: bool,
+    style: &Style,
+) -> core::fmt::Result {
+    let summary = &queue.summary;
+    let name = name_of(summary, is_striped);
     writeln!(text, "{}: {}", style.strong(&name), clean(&queue.sentence))?;
     let age = |seconds| units::duration(Duration::from_secs(seconds));
     let oldest = summary

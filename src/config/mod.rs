@@ -88,6 +88,7 @@ pub use settings::SharedLimit;
 pub use settings::SharedRate;
 pub use settings::SpoolSync;
 pub use settings::StaticTarget;
+pub use settings::Striping;
 pub use source::FILE_BYTES_MAX;
 pub use source::SourceFile;
 pub use source::Sources;

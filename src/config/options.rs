@@ -395,6 +395,16 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("normal")
     .doc("normal opens connections gradually as a queue grows, high at once."),
+    row(
+        "queue_striping",
+        Kind::Word(&["auto", "always", "never"]),
+        DELIVERY,
+    )
+    .default("auto")
+    .doc(
+        "Spread a queue over all shards: auto once it is too hot for one; its limits hold for all. \
+         Never with adaptive_enabled.",
+    ),
     row("gateway", Kind::Gateway, DELIVERY)
         .doc("Send through this domain or host instead; looked up as MX first, else A."),
     row("routes", Kind::Routes, DOMAIN)

@@ -30,6 +30,7 @@ use super::settings::Shards;
 use super::settings::SharedLimit;
 use super::settings::SharedRate;
 use super::settings::SpoolSync;
+use super::settings::Striping;
 use super::spec::ScopeKind;
 use super::tree::GLOBAL;
 use super::tree::ScopeId;
@@ -97,6 +98,14 @@ impl<'a> Reader<'a> {
     /// A limit with the stanza that sets it.
     fn shared_limit(&self, name: &str) -> Option<SharedLimit> {
         self.config.shared_limit(&self.chain, name)
+    }
+
+    fn striping(&self) -> Striping {
+        match self.word("queue_striping") {
+            Some("always") => Striping::Always,
+            Some("never") => Striping::Never,
+            _ => Striping::Auto,
+        }
     }
 
     pub fn word(&self, name: &str) -> Option<&'static str> {
@@ -268,6 +277,7 @@ pub fn delivery(config: &Config, chain: Vec<ScopeId>) -> DeliverySettings {
             Some("high") => Aggressiveness::High,
             _ => Aggressiveness::Normal,
         },
+        queue_striping: it.striping(),
         throttle_messages: it.shared_rate("outbound_throttle_messages"),
         throttle_connections: it.shared_rate("outbound_throttle_connections"),
         retry_interval: it.duration("retry_interval"),

@@ -178,6 +178,15 @@ pub enum Aggressiveness {
     High,
 }
 
+/// `queue_striping`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Striping {
+    /// Once it takes more than one shard can carry.
+    Auto,
+    Always,
+    Never,
+}
+
 /// `max_retries`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxRetries {
@@ -271,6 +280,7 @@ pub struct DeliverySettings {
     /// At least 1.
     pub max_recipients_per_batch: u32,
     pub connection_allocation_aggressiveness: Aggressiveness,
+    pub queue_striping: Striping,
     /// `outbound_throttle_messages`.
     pub throttle_messages: Option<SharedRate>,
     /// `outbound_throttle_connections`.

@@ -124,6 +124,7 @@ fn every_value_reaches_its_field() {
         "Shards = 3  Spool_Sync = interval  Spool_Sync_Interval = 20ms  DNS_Servers = \"127.0.0.1\"
          max_outbound_connections = -1  max_retries = 3  blackhole = on  never_retry = yes
          outbound_8bit_policy = FAIL  connection_allocation_aggressiveness = high
+         queue_striping = never
          gateway = \"Relay.Example\"  remote_smtp_port = 2526
          static_routes { target = \"sink.example:99\" }
          domain \"r\" { routes = ( \"__mx__\" \"[::1]:26\" ) max_retries = none
@@ -149,6 +150,7 @@ fn every_value_reaches_its_field() {
         it.connection_allocation_aggressiveness,
         Aggressiveness::High
     );
+    assert_eq!(it.queue_striping, Striping::Never);
     assert_eq!(
         (it.eight_bit, it.gateway.as_deref()),
         (EightBit::Fail, Some("relay.example"))

@@ -2,6 +2,7 @@
 
 use crate::base::cells::{Gauge, LimitCell};
 use crate::base::limit::Limits;
+use crate::base::marks::Marks;
 use crate::base::peer_table::PeerTable;
 use crate::base::throttle::Throttles;
 
@@ -18,6 +19,8 @@ pub struct Cells {
     pub peers: PeerTable,
     /// Limits of connections to receiving hosts.
     pub limits: Limits,
+    /// Pairs of binding and domain whose queue is spread over all shards.
+    pub striped: Marks,
     /// Connections to receiving hosts that the process has file descriptors for. Nothing changes
     /// it while shards run.
     pub outgoing_max: u64,

@@ -44,7 +44,7 @@ use crate::queue::Budget;
 use crate::shape::Saved;
 use crate::spool;
 use crate::spool::Spool;
-use crate::types::id::{SHARDS_MAX, ShardId};
+use crate::types::id::{BatchId, SHARDS_MAX, ShardId};
 use crate::types::message::{Arrival, Content};
 use crate::types::order::Orders;
 use crate::types::replies::{self, Canned};
@@ -112,9 +112,19 @@ impl Turn<'_> {
 }
 
 impl Common {
-    /// The shard that owns the queue of a pair: a hash of the names, the same in every process.
-    pub fn owner_of(&self, binding: &str, domain: &str) -> ShardId {
-        owner_of(self.shards, binding, domain)
+    /// The shard that owns the queue of a pair, or for what is striped the stripe that a batch
+    /// belongs to: hashes, the same in every process.
+    pub fn owner_of(&self, binding: &str, domain: &str, batch: BatchId) -> ShardId {
+        let pair = pair_hash(binding, domain);
+        if self.shards > 1 && self.cells.striped.is_marked(pair) {
+            return shard_of(self.shards, batch.0.wrapping_mul(STRIPE_FACTOR) >> 32);
+        }
+        shard_of(self.shards, pair)
+    }
+
+    /// Whether this shard owns the queue of a pair as long as it is not striped.
+    pub fn owns(&self, binding: &str, domain: &str) -> bool {
+        owner_of(self.shards, binding, domain) == self.shard
     }
 
     pub fn memory_is_short(&self) -> bool {
@@ -150,9 +160,21 @@ impl Common {
     }
 }
 
-/// The shard that owns the queue of a pair.
+/// Odd, and with bits all over: batches that follow each other go to stripes without a pattern that
+/// a client could have too.
+const STRIPE_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The shard that owns the queue of a pair that is not striped.
 pub fn owner_of(shards: usize, binding: &str, domain: &str) -> ShardId {
-    let hash = hash_bytes(binding.as_bytes()) ^ hash_bytes(domain.as_bytes()).rotate_left(17);
+    shard_of(shards, pair_hash(binding, domain))
+}
+
+/// Names the queue of a pair among all shards.
+pub fn pair_hash(binding: &str, domain: &str) -> u64 {
+    hash_bytes(binding.as_bytes()) ^ hash_bytes(domain.as_bytes()).rotate_left(17)
+}
+
+fn shard_of(shards: usize, hash: u64) -> ShardId {
     ShardId((hash % shards as u64) as u8)
 }
 
@@ -652,7 +674,9 @@ fn give(
     let mut others: Vec<(ShardId, Vec<Arrival>)> = Vec::new();
     for arrival in arrivals {
         let domain = arrival.address.routing_domain();
-        let to = turn.common.owner_of(&arrival.binding, &domain);
+        let to = turn
+            .common
+            .owner_of(&arrival.binding, &domain, arrival.batch);
         if to == shard {
             mine.push(arrival);
             continue;

@@ -402,11 +402,11 @@ impl Scenario {
         for (name, value) in lines.into_iter().chain(times) {
             let _ = writeln!(text, "{name} = {value}");
         }
-        self.write_ways(text);
+        self.write_ways(text, prng);
     }
 
     /// Options of the conversation.
-    fn write_ways(&self, text: &mut String) {
+    fn write_ways(&self, text: &mut String, prng: &mut Prng) {
         let options = &self.options;
         let yes = |flag: bool| if flag { "true" } else { "false" };
         let resident = options.resident_per_queue.to_string();
@@ -425,6 +425,10 @@ impl Scenario {
                     true => "\"high\"".to_string(),
                     false => "\"normal\"".to_string(),
                 },
+            ),
+            (
+                "Queue_Striping",
+                prng.pick(&["auto", "always", "never"]).to_string(),
             ),
             ("Prohibited_Hosts", format!("( \"{PROHIBITED}\" )")),
         ];

@@ -63,7 +63,7 @@ impl Owner {
             };
             // Whoever does not own it has nothing to say, but a mistake is one everywhere.
             parse_set(assignment)?;
-            if turn.common.owner_of(binding, domain) != turn.common.shard {
+            if !turn.common.owns(binding, domain) {
                 return Ok(0);
             }
             return self.act_on_pair(turn, (binding.into(), domain.into()), act);

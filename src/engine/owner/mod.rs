@@ -18,6 +18,7 @@ mod places;
 mod preview;
 mod pump;
 mod siblings;
+mod stripes;
 mod throttles;
 pub mod view;
 
@@ -36,7 +37,6 @@ use crate::deliver::dns_answer::{Answer, Question};
 use crate::deliver::hosts::{HOSTS_MAX, Hosts};
 use crate::deliver::route::{Host, Plan};
 use crate::deliver::session::{JobId, Session};
-use crate::engine::Turn;
 use crate::engine::io::{Action, ConnId, Settled, Side, Unread};
 use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
 use crate::engine::owner::classes::MixedQueues;
@@ -46,10 +46,12 @@ use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::orders::{Book, Met, Rerouted, Stop};
 use crate::engine::owner::places::{Claim, Places};
 use crate::engine::owner::siblings::Idle;
+use crate::engine::owner::stripes::Stripe;
 use crate::engine::owner::throttles::{Bookings, Throttled};
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
+use crate::engine::{Turn, pair_hash};
 use crate::queue::{Budget, EntryId, QueueId, Queues, Wake};
 use crate::shape::Saved;
 use crate::types::address::Address;
@@ -83,6 +85,7 @@ struct Link {
     claim: Option<Box<Claim>>,
     /// Others wait for places that its connections have.
     asked: bool,
+    stripe: Stripe,
     /// Batches whose body is back, ahead of what the queue holds, by their class.
     ready: VecDeque<OpenJob>,
     fetching: u32,
@@ -183,6 +186,8 @@ pub struct Owner {
     /// What has been learnt of pairs without a queue.
     shelf: Map<Pair, Saved>,
     jobs: u64,
+    /// Entries that have come, over all queues.
+    arrived: u64,
     /// A fault of this machine has been told; further ones are silent until then.
     fault_told_until: Mono,
     failures_told: FailuresTold,
@@ -219,6 +224,7 @@ impl Owner {
             recorder: Recorder::new(recorder_bytes_max),
             shelf: Map::default(),
             jobs: 0,
+            arrived: 0,
             fault_told_until: Mono(0),
             failures_told: FailuresTold::default(),
             book: Book::default(),
@@ -254,6 +260,7 @@ impl Owner {
                 self.note_class(turn.now.mono, queue, rank);
             }
             self.mark(queue);
+            self.warm(turn, queue);
         }
     }
 
@@ -267,8 +274,10 @@ impl Owner {
         let mut link = Link::new(binding.clone(), domain.into(), settings);
         link.unnamed = is_unnamed(&turn.common.generation.config, binding);
         link.throttled = throttled(turn, &link.settings);
+        link.stripe = Stripe::new(turn.now, pair_hash(binding, domain));
         self.links.insert(queue, link);
         self.unshelve(turn, queue);
+        self.restripe(turn, queue);
         queue
     }
 
@@ -324,6 +333,7 @@ impl Owner {
                 link.plan = Way::Unknown;
             }
             self.readapt(turn, queue);
+            self.restripe(turn, queue);
             self.mark(queue);
         }
         self.rethrottle_connections(turn);
@@ -559,6 +569,7 @@ impl Link {
             bookings: Bookings::default(),
             claim: None,
             asked: false,
+            stripe: Stripe::default(),
             ready: VecDeque::new(),
             fetching: 0,
             trying_since: None,

@@ -1,10 +1,11 @@
 //! Places under the connection limits that shards share, and how queues wait for them.
 //!
 //! A connection needs a place under every limit that is against it, taken in one order: those of
-//! its host, of the stanza whose limit its queue falls back to, of its binding, of its group, of
-//! the process. A queue without connections keeps what it has taken while it waits for the next
-//! place, so that it comes to a connection however many limits there are; since all take in this
-//! order, none waits for another in a circle. A queue that has connections takes all or nothing.
+//! its host, of its pair if that is striped, of the stanza whose limit its queue falls back to, of
+//! its binding, of its group, of the process. A queue without connections keeps what it has taken
+//! while it waits for the next place, so that it comes to a connection however many limits there
+//! are; since all take in this order, none waits for another in a circle. A queue that has
+//! connections takes all or nothing.
 //!
 //! The ticket of a queue stays the same until it has a connection more or needs none any more: who
 //! has to let a place go, because of a throttle or another limit, stands first when it comes back.
@@ -46,6 +47,11 @@ pub(super) struct Places {
 }
 
 impl Places {
+    /// Counted under one more limit.
+    pub(super) fn join(&mut self, limit: Arc<Limit>) {
+        self.limits.push(limit);
+    }
+
     pub(super) fn is_waited_for(&self) -> bool {
         self.limits.iter().any(|limit| limit.is_waited_for())
     }
@@ -175,8 +181,8 @@ impl Owner {
             claim.give_back_taken(&mut told);
             claim.host = Some(host.address);
         }
-        let shared = link.settings.limits.iter().cloned();
-        let all = of_host.into_iter().chain(shared);
+        let shared = link.stripe.limit.iter().chain(link.settings.limits.iter());
+        let all = of_host.into_iter().chain(shared.cloned());
         let mut reached = None;
         for limit in all.skip(claim.taken.len()) {
             if !limit.take(who, claim.ticket, &mut told) {
@@ -325,7 +331,7 @@ impl Owner {
         claim.map_or(&[], |it| &it.lines)
     }
 
-    fn tell(&mut self, turn: &mut Turn<'_>, told: Vec<Told>) {
+    pub(super) fn tell(&mut self, turn: &mut Turn<'_>, told: Vec<Told>) {
         for one in told {
             let (Told::Place(who) | Told::GiveUp(who)) = one;
             let queue = QueueId::from_bits(who.queue);
@@ -376,7 +382,7 @@ impl Owner {
             return;
         };
         let who = customer(turn, queue);
-        let of_queue = link.settings.limits.iter();
+        let of_queue = link.stripe.limit.iter().chain(link.settings.limits.iter());
         let mut asked: Vec<Arc<Limit>> = Vec::new();
         let of_connections = link.connections.iter();
         let of_connections = of_connections.filter_map(|key| self.outgoing.get(*key));
@@ -489,7 +495,7 @@ fn claim_of<'a>(claim: &'a mut Option<Box<Claim>>, turn: &Turn<'_>) -> &'a mut C
     })
 }
 
-fn customer(turn: &Turn<'_>, queue: QueueId) -> Customer {
+pub(super) fn customer(turn: &Turn<'_>, queue: QueueId) -> Customer {
     Customer {
         shard: turn.common.shard.0,
         queue: queue.to_bits(),

@@ -1,10 +1,10 @@
 //! Connections that pass from one queue to another of the same binding: one that has no work is of
 //! more use to a queue whose mail goes to the same host than a new one.
 //!
-//! Only queues with equal settings and without limits that were learnt are siblings, so that all
-//! that holds for a connection holds for it in its new queue. Nothing passes while others wait in
-//! line for a place that the connection has. Invariants: a connection is listed at most once;
-//! whether it is still idle is only asked when it is taken.
+//! Only queues with equal settings, not striped and without limits that were learnt are siblings,
+//! so that all that holds for a connection holds for it in its new queue. Nothing passes while
+//! others wait in line for a place that the connection has. Invariants: a connection is listed at
+//! most once; whether it is still idle is only asked when it is taken.
 
 use core::net::SocketAddr;
 use std::rc::Rc;
@@ -89,8 +89,9 @@ impl Owner {
         let alike = Rc::ptr_eq(&owner.settings, &taker.settings)
             || owner.settings.delivery == taker.settings.delivery;
         let learnt = owner.adaptive.is_some() || taker.adaptive.is_some();
+        let striped = owner.stripe.limit.is_some() || taker.stripe.limit.is_some();
         let spare = outgoing.is_idle() && !self.has_use(from);
-        from != to && alike && !learnt && spare && !outgoing.places.is_waited_for()
+        from != to && alike && !learnt && !striped && spare && !outgoing.places.is_waited_for()
     }
 
     fn pass(&mut self, turn: &mut Turn<'_>, key: Key, to: QueueId) {

@@ -533,7 +533,9 @@ fn limits(common: &Common, link: &Link, cause: Cause) -> Vec<LimitState> {
     let limit = |option: &&str| {
         let found = common.generation.config.eval(option, &query).ok()?;
         let binds = match cause {
-            Cause::ConnectionLimit if *option == LIMIT_OPTIONS[0] => link.is_full(),
+            Cause::ConnectionLimit if *option == LIMIT_OPTIONS[0] => {
+                link.is_full() || link.waits_for_stripes()
+            }
             Cause::ConnectionLimit => link.waits_under().any(|it| it.starts_with(option)),
             Cause::Throttle => own_throttle.is_some_and(|name| name.starts_with(option)),
             _ => false,
