@@ -91,7 +91,7 @@ impl Style {
                 "421 4.7.0 [TSS05] Messages temporarily deferred due to unexpected volume today"
             }
             (Style::Yahoo, Cause::Connections) => {
-                "421 4.7.0 Too many concurrent SMTP connections from this IP address, please slow down"
+                "421 4.7.0 Too many concurrent SMTP connections, please slow down"
             }
             (Style::Yahoo, Cause::Session) => "421 Max message per connection reached, closing",
             (Style::Yahoo, Cause::Block) => "553 5.7.1 [BL21] Connections will not be accepted",
