@@ -240,6 +240,8 @@ impl Owner {
         };
         for _ in 0..wanted {
             if self.take_over(turn, queue, &plan) {
+                // It has a connection more: a place that has been handed to it goes to the next.
+                self.drop_claim(turn, queue);
                 continue;
             }
             match self.open_one(turn, queue, &plan) {
