@@ -687,15 +687,17 @@ mod tests {
                 let length = (window * 10.0).max(7_200.0);
                 sender.run(converged + length, &mut receiver);
                 let (used, deferred) = measured(&sender, length, rate);
-                let which = matches!(counts, Counts::Fixed);
-                println!("{max}/{window} fixed {which}: {used:.3} used, {deferred:.4} deferred");
-                assert!(used >= 0.9, "{max}/{window} fixed {which}: {used:.3} used");
-                assert!(
-                    deferred <= 0.01,
-                    "{max}/{window} fixed {which}: {deferred:.4}"
-                );
+                check_goals((counts, max, window), used, deferred);
             }
         }
+    }
+
+    /// What is to be reached against a receiver that counts so, so many in a window.
+    fn check_goals((counts, max, window): (Counts, f64, f64), used: f64, deferred: f64) {
+        let fixed = matches!(counts, Counts::Fixed);
+        let text = format!("{max}/{window} fixed {fixed}: {used:.3} used, {deferred:.4} deferred");
+        println!("{text}");
+        assert!(used >= 0.9 && deferred <= 0.01, "{text}");
     }
 
     #[test]
@@ -709,13 +711,7 @@ mod tests {
                 sender.run(3_720.0, &mut receiver);
                 sender.run(4_320.0, &mut receiver);
                 let (used, deferred) = measured(&sender, 600.0, max / window / 2.0);
-                let which = matches!(counts, Counts::Fixed);
-                println!("{max}/{window} fixed {which}: {used:.3} used, {deferred:.4} deferred");
-                assert!(used >= 0.9, "{max}/{window} fixed {which}: {used:.3} used");
-                assert!(
-                    deferred <= 0.01,
-                    "{max}/{window} fixed {which}: {deferred:.4}"
-                );
+                check_goals((counts, max, window), used, deferred);
             }
         }
     }
