@@ -14,7 +14,7 @@ const SEEDS_TO_FIND: u64 = 1_000;
 const INVARIANTS: core::ops::RangeInclusive<u8> = 1..=9;
 
 /// Seeds that have failed once, and why.
-const SEEDS_FAILED_ONCE: [(u64, &str); 7] = [
+const SEEDS_FAILED_ONCE: [(u64, &str); 8] = [
     (
         3_046,
         "started with too little room for a segment, the engine delivered without recording it",
@@ -42,6 +42,10 @@ const SEEDS_FAILED_ONCE: [(u64, &str); 7] = [
         85_256_650_529_911,
         "a queue that had taken over a connection of a sibling kept the place that it had been \
          handed, and never came for it",
+    ),
+    (
+        567,
+        "a class was put off again and again while bodies of another were fetched",
     ),
 ];
 

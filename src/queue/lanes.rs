@@ -27,6 +27,9 @@ use crate::queue::pool::Pool;
 /// A class is owed a turn when it has earned one recipient, in percent of one.
 const CREDIT_OF_ONE: i64 = 100;
 
+/// So much of what a class has earned can be put off before it has its turn all the same.
+const PUT_OFF_MAX: i64 = 3 * CREDIT_OF_ONE;
+
 /// Splits kept for the next queue that needs one.
 const SPARE_MAX: usize = 64;
 
@@ -120,6 +123,8 @@ struct Turn {
     tenants: List,
     round: u64,
     credit: i64,
+    /// What it had earned and was put off for, since it was served.
+    put_off: i64,
     /// Its entries.
     waiting: u32,
     /// Recipients of other classes that were served while it waited.
@@ -131,6 +136,7 @@ impl Turn {
         tenants: List::EMPTY,
         round: 0,
         credit: 0,
+        put_off: 0,
         waiting: 0,
         passed: 0,
     };
@@ -323,6 +329,7 @@ impl Lanes {
             }
         }
         let turn = &mut turns[served];
+        turn.put_off = 0;
         let tenant = turn.tenants.head;
         self.tenants[tenant].due = turn.round + u64::from(count);
         turn.tenants.rotate(&mut self.tenants, |it| &mut it.place);
@@ -343,10 +350,15 @@ impl Lanes {
         tenant.due = tenant.due.saturating_sub(1).max(turn.round);
     }
 
-    /// Lets the first class go first, though others are owed a turn: they cannot use it now.
+    /// Lets the first class go first, though others are owed a turn: they cannot use it now. Who
+    /// has been put off too often is not.
     pub fn put_off(&mut self, split: u32) {
         for turn in &mut self.splits[split].turns {
-            turn.credit = turn.credit.min(CREDIT_OF_ONE - 1);
+            let owed = turn.credit - (CREDIT_OF_ONE - 1);
+            if owed > 0 && turn.put_off + owed <= PUT_OFF_MAX {
+                turn.put_off += owed;
+                turn.credit -= owed;
+            }
         }
     }
 

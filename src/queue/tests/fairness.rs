@@ -89,6 +89,24 @@ fn a_class_that_comes_and_goes_does_not_starve_another() {
 }
 
 #[test]
+fn a_class_can_be_put_off_only_so_often() {
+    let (mut rig, queue) = rig();
+    for batch in 0..50 {
+        rig.put_flow(at(0), queue, 1_000 + batch, names("bulk", "", ""));
+    }
+    let mut turns = Vec::new();
+    for batch in 0..420 {
+        rig.put_flow(at(0), queue, batch, names("transactional", "", ""));
+        rig.queues.put_off_shares(queue);
+        if rig.batches(queue, 1)[0] >= 1_000 {
+            turns.push(batch);
+        }
+    }
+    let waits = turns.windows(2).map(|two| two[1] - two[0]);
+    assert!(turns.len() >= 4 && waits.max() <= Some(84), "{turns:?}");
+}
+
+#[test]
 fn a_tenant_that_comes_and_goes_takes_turns_with_one_that_stays() {
     let (mut rig, queue) = rig();
     for batch in 0..50 {
