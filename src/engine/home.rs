@@ -269,9 +269,12 @@ impl Home {
         self.untold = found.unreported.into_iter();
     }
 
-    /// Events of earlier starts wait to be told again, and the event log has room for some.
+    /// Events of earlier starts wait to be told again, what they tell of is there to stay, and the
+    /// event log has room for some.
     pub fn is_retelling(&self) -> bool {
-        self.untold.len() > 0 && self.hose.stats().backlog_bytes < RETOLD_BYTES_MAX
+        self.untold.len() > 0
+            && !self.spool.syncs_found()
+            && self.hose.stats().backlog_bytes < RETOLD_BYTES_MAX
     }
 
     pub fn untold_left(&self) -> usize {

@@ -523,6 +523,11 @@ impl Spool {
         self.writer.is_idle() && self.backlog.payloads.is_empty() && self.compaction.is_idle()
     }
 
+    /// Whether a power cut could still take something of what earlier starts have left.
+    pub fn syncs_found(&self) -> bool {
+        self.writer.syncs_found()
+    }
+
     /// Where a message lies, if it has open recipients.
     pub fn locate(&self, batch: BatchId) -> Option<BodyAt> {
         locate(&self.entries, &self.segments, batch)
