@@ -11,15 +11,22 @@
 //!
 //! A ring has at most [`SLOTS_MAX`] places: with a larger N neighbouring starts share one, which
 //! counts from the latest of them. The promise stays exact, and less than 1/[`SLOTS_MAX`] unused.
+//!
+//! What has started counts after a restart too: see [`keep`].
+
+pub mod keep;
 
 use core::fmt;
+use core::sync::atomic::AtomicBool;
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::map::Map;
-use crate::base::time::Mono;
+use crate::base::time::{Mono, Now};
 use crate::base::units;
+
+use keep::{Grants, Keep, Kept};
 
 /// Places of a ring.
 pub const SLOTS_MAX: u32 = 4_096;
@@ -77,15 +84,24 @@ pub struct Booking {
 pub struct Throttle {
     /// What it belongs to, for whoever asks why he waits.
     name: Box<str>,
+    /// Whoever keeps it has something to do; see [`Throttle::asks`].
+    asks: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     rate: Rate,
+    /// Of the configuration that has set the rate.
+    generation: u64,
     started: Ring,
     booked: Ring,
     returned: BTreeSet<Booking>,
+    keep: Keep,
+    /// What earlier processes have started.
+    resumed: u64,
+    /// Nothing if no disk has to know before one starts.
+    grants: Option<Grants>,
 }
 
 /// Moments in the order of their numbers, which never go back.
@@ -117,8 +133,8 @@ impl Ring {
         let mut ring = Ring::new(rate);
         ring.slots = vec![NEVER; ring.slots_max];
         ring.next = next;
-        let known = |it: &Ring| it.slots_max as u64 * it.per_slot;
-        let remembered = known(self).min(known(&ring)).min(self.next).min(next);
+        let known = self.places().min(ring.places());
+        let remembered = known.min(self.next).min(next);
         // The latest first: it is what a place that numbers share counts from.
         for back in 1..=remembered {
             let moment = self.slots[self.slot_of(self.next - back)];
@@ -165,10 +181,36 @@ impl Ring {
         number
     }
 
+    /// The same moment for so many numbers.
+    fn push_many(&mut self, at: Mono, count: u64) {
+        // Of more than all places the last ones count.
+        let mut left = count.min(self.places());
+        while left > 0 {
+            let number = self.push(at);
+            let more = (self.per_slot - 1 - number % self.per_slot).min(left - 1);
+            self.next += more;
+            left -= 1 + more;
+        }
+    }
+
+    fn places(&self) -> u64 {
+        self.slots_max as u64 * self.per_slot
+    }
+
+    /// The moments of the last numbers with how many have each, the first ones first.
+    fn moments(&self) -> impl Iterator<Item = (Mono, u64)> + '_ {
+        let (whole, rest) = (self.next / self.per_slot, self.next % self.per_slot);
+        let places = self.slots_max as u64 - u64::from(rest > 0);
+        let whole = (whole - whole.min(places)..whole).map(|it| (it, self.per_slot));
+        let rest = (rest > 0).then_some((self.next / self.per_slot, rest));
+        let of = |(place, count)| (self.slots[(place % self.slots_max as u64) as usize], count);
+        let all = whole.chain(rest).map(of);
+        all.filter(|(moment, _)| *moment != NEVER)
+    }
+
     /// A number has come later than it was to, which moves those that are N behind it.
     fn moved(&mut self, number: u64, at: Mono) {
-        let places = self.slots_max as u64 * self.per_slot;
-        if self.next - number <= places {
+        if self.next - number <= self.places() {
             let slot = self.slot_of(number);
             self.slots[slot] = match self.slots[slot] {
                 NEVER => at,
@@ -178,16 +220,40 @@ impl Ring {
     }
 }
 
+impl State {
+    fn set_rate(&mut self, rate: Rate) {
+        assert!(rate.count > 0, "a rate of nothing is no limit, not this");
+        if self.rate == rate {
+            return;
+        }
+        let (started, booked) = (self.started.next, self.booked.next);
+        self.booked = self.started.resized(rate, booked);
+        self.started = self.started.resized(rate, started);
+        self.rate = rate;
+        self.returned.clear();
+        self.grants = Grants::of(self.keep, rate, started);
+    }
+}
+
 impl Throttle {
     pub fn new(name: &str, rate: Rate) -> Throttle {
         assert!(rate.count > 0, "a rate of nothing is no limit, not this");
+        Throttle::with(name, rate, Keep::Never)
+    }
+
+    fn with(name: &str, rate: Rate, keep: Keep) -> Throttle {
         Throttle {
             name: name.into(),
+            asks: AtomicBool::new(false),
             state: Mutex::new(State {
                 rate,
+                generation: 0,
                 started: Ring::new(rate),
                 booked: Ring::new(rate),
                 returned: BTreeSet::new(),
+                keep,
+                resumed: 0,
+                grants: Grants::of(keep, rate, 0),
             }),
         }
     }
@@ -204,21 +270,7 @@ impl Throttle {
     /// of it as the former rate looked back on. Turns that were booked are of no more use: who
     /// waits books anew, and the order of those who do is theirs.
     pub fn set_rate(&self, rate: Rate) {
-        assert!(rate.count > 0, "a rate of nothing is no limit, not this");
-        let mut state = self.state();
-        if state.rate == rate {
-            return;
-        }
-        let State {
-            started, booked, ..
-        } = &*state;
-        let next = State {
-            rate,
-            started: started.resized(rate, started.next),
-            booked: started.resized(rate, booked.next),
-            returned: BTreeSet::new(),
-        };
-        *state = next;
+        self.state().set_rate(rate);
     }
 
     /// The turn of one start. If it is now, [`Self::start`] is to be called at once.
@@ -259,15 +311,17 @@ impl Throttle {
     }
 
     /// Starts one, whose turn has come. If those before it were late, it is too: the turn then is
-    /// at another moment.
+    /// at another moment. If that is not later than now, the disk has to know first: see
+    /// [`Self::is_granted`].
     pub fn start(&self, now: Mono, booking: Booking) -> Result<(), Booking> {
         let mut state = self.state();
         let at = booking.at.max(state.started.earliest(state.rate.window));
-        if now < at {
+        if now < at || !self.may_be_next(&mut state) {
             return Err(Booking { at, ..booking });
         }
         state.started.push(now);
         state.booked.moved(booking.number, now);
+        self.spent(&mut state);
         Ok(())
     }
 
@@ -281,9 +335,10 @@ impl Throttle {
         started
     }
 
-    /// How many have started.
+    /// How many have started in this process.
     pub fn started(&self) -> u64 {
-        self.state().started.next
+        let state = self.state();
+        state.started.next - state.resumed
     }
 
     /// When a turn really comes: later than booked if those before it were late.
@@ -294,6 +349,15 @@ impl Throttle {
             at: booking.at.max(at),
             ..booking
         }
+    }
+
+    /// The same, and whether the disk knows of one more if the turn is now: see
+    /// [`Self::is_granted`].
+    pub fn turn(&self, now: Mono, booking: Booking) -> (Booking, bool) {
+        let mut state = self.state();
+        let at = booking.at.max(state.started.earliest(state.rate.window));
+        let granted = at > now || self.may_be_next(&mut state);
+        (Booking { at, ..booking }, granted)
     }
 
     /// Who booked has no use for its turn.
@@ -329,30 +393,56 @@ struct Known {
     by_name: Map<Box<str>, Arc<Throttle>>,
     /// When so many are known, those that nobody has and that limit nothing are forgotten.
     forget_at: usize,
+    /// What the last run has left of those that nobody has asked for yet.
+    left: Kept,
+}
+
+/// What somebody needs a throttle for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The stanza that sets it and the option that it sets.
+    pub name: &'a str,
+    pub rate: Rate,
+    /// The number of the configuration that says so: an older one changes nothing any more.
+    pub generation: u64,
+    pub keep: Keep,
 }
 
 impl Throttles {
     /// Those that are known, each once.
     pub fn all(&self) -> Vec<Arc<Throttle>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_name.values().cloned().collect()
+        self.known().by_name.values().cloned().collect()
     }
 
-    /// The throttle of a stanza: the same one, with what it has counted, as long as the rate is.
-    pub fn get(&self, now: Mono, stanza: &str, rate: Rate) -> Arc<Throttle> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.by_name.get(stanza).filter(|it| it.rate() == rate);
-        if let Some(found) = found {
+    /// What the last run has left. Before anybody has a throttle.
+    pub fn restore(&self, left: Kept) {
+        self.known().left = left;
+    }
+
+    /// The throttle of a stanza: the same one whatever its rate becomes, with what has started.
+    pub fn get(&self, now: Now, wanted: Wanted<'_>) -> Arc<Throttle> {
+        let Wanted { name, rate, .. } = wanted;
+        let mut known = self.known();
+        if let Some(found) = known.by_name.get(name) {
+            found.follow(rate, wanted.generation);
             return found.clone();
         }
         if known.by_name.len() >= known.forget_at.max(KEPT_MIN) {
-            let is_used = |it: &Arc<Throttle>| Arc::strong_count(it) > 1 || !it.is_clear(now);
+            let is_used = |it: &Arc<Throttle>| Arc::strong_count(it) > 1 || !it.is_clear(now.mono);
             known.by_name.retain(|_, it| is_used(it));
             known.forget_at = known.by_name.len() * 2;
         }
-        let made = Arc::new(Throttle::new(stanza, rate));
-        known.by_name.insert(stanza.into(), made.clone());
+        let made = Arc::new(Throttle::with(name, rate, wanted.keep));
+        made.state().generation = wanted.generation;
+        if wanted.keep != Keep::Never {
+            made.resume(now, &mut known.left);
+        }
+        known.by_name.insert(name.into(), made.clone());
         made
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -574,20 +664,28 @@ mod tests {
         assert_eq!(throttle.book(Mono(1_400 * MS)).at, Mono(2_300 * MS));
     }
 
+    fn wanted(name: &str, text: &str, generation: u64) -> Wanted<'static> {
+        Wanted {
+            name: name.to_string().leak(),
+            rate: rate(text),
+            generation,
+            keep: Keep::Never,
+        }
+    }
+
     #[test]
-    fn a_throttle_lives_as_long_as_its_rate() {
+    fn a_throttle_lives_as_long_as_its_stanza_and_follows_the_newest_configuration() {
         let all = Throttles::default();
-        let one = all.get(Mono(0), "binding a", rate("1/60"));
+        let now = Now::default();
+        let one = all.get(now, wanted("binding a", "1/60", 1));
         one.start(Mono(0), one.book(Mono(0))).unwrap();
-        let same = all.get(Mono(9), "binding a", rate("1/60"));
+        let same = all.get(now, wanted("binding a", "2/60", 2));
         assert!(Arc::ptr_eq(&one, &same));
-        assert!(!Arc::ptr_eq(
-            &one,
-            &all.get(Mono(9), "binding b", rate("1/60"))
-        ));
-        assert!(!Arc::ptr_eq(
-            &one,
-            &all.get(Mono(9), "binding a", rate("2/60"))
-        ));
+        assert!(same.try_start(Mono(1)) && !same.try_start(Mono(2)));
+        // A shard that has yet to hear of the second configuration.
+        let late = all.get(now, wanted("binding a", "1/60", 1));
+        assert_eq!(late.rate().to_string(), "2/60");
+        let other = all.get(now, wanted("binding b", "1/60", 1));
+        assert!(!Arc::ptr_eq(&one, &other));
     }
 }

@@ -32,6 +32,7 @@ use crate::control::orders::Registry;
 use crate::control::reading::{self, Progress};
 use crate::control::startup::{self, SpoolLock};
 use crate::control::switchboard::{Ended, Request, Switchboard};
+use crate::control::throttles::{KeptThrottles, ThrottlesSender};
 use crate::engine::Setup;
 use crate::engine::cells::Cells;
 use crate::engine::io::Level;
@@ -174,8 +175,8 @@ fn spawn_shards(
 /// A running engine.
 pub struct Process {
     control: Option<JoinHandle<Ended>>,
-    /// Brings to disk what adaptive delivery learns.
-    keeper: Option<JoinHandle<()>>,
+    /// Bring to disk what adaptive delivery learns, and what starts under throttles.
+    keepers: Vec<JoinHandle<()>>,
     shards: Vec<JoinHandle<()>>,
     state: Arc<State>,
     _lock: SpoolLock,
@@ -244,15 +245,16 @@ impl Process {
         let found = recovery.wait(&config).map_err(Refused::new)?;
         let late = found.is_none();
         let (homes, damage) = recovery.told_with(found);
-        let books = Books::open(&config, &lock, clock, &options.notice)?;
-        books::look_for_sources(&books.orders, &config, &options.notice);
         let setups = prepare::setups(&options, &config, &spool, (beginnings, homes), seed);
         let mut setups = setups.map_err(Refused::new)?;
+        let cells = setups[0].cells.clone();
+        let books = Books::open(&config, &lock, (clock, &cells), &options.notice)?;
+        books::look_for_sources(&books.orders, &config, &options.notice);
         books.fill(&mut setups);
         let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let boot = Boot {
             config,
-            cells: setups[0].cells.clone(),
+            cells,
             start: spool.starts,
             reading: recovery.progress(),
             doubt: recovery.doubt,
@@ -264,8 +266,8 @@ impl Process {
         let (ports, port) = mesh::build(shards);
         let (from_shards, from_shards_rx) = mpsc::unbounded_channel();
         let (ready, ready_rx) = oneshot::channel();
-        let (learnt, keeper) = state.keep(books.learnt)?;
-        let heard = (from_shards_rx, requests_rx, books.heard, learnt);
+        let (kept, keepers) = state.keep(books.learnt, books.throttles)?;
+        let heard = (from_shards_rx, requests_rx, books.heard, kept);
         let control = Control::start(state.clone(), port, ready, heard)?;
         if late {
             state.clone().recover(recovery)?;
@@ -276,7 +278,7 @@ impl Process {
         drop(from_shards);
         let mut process = Process {
             control: Some(control),
-            keeper: Some(keeper),
+            keepers,
             shards,
             state,
             _lock: lock,
@@ -328,7 +330,7 @@ impl Process {
             let _ = shard.join();
         }
         // Control is gone, and nothing more comes.
-        if let Some(keeper) = self.keeper.take() {
+        for keeper in self.keepers.drain(..) {
             let _ = keeper.join();
         }
         if let Some(why) = self.state.failed.get() {
@@ -403,12 +405,25 @@ impl State {
         }))
     }
 
-    /// Starts what keeps what adaptive delivery learns.
-    fn keep(self: &Arc<State>, learnt: Learnt) -> Result<(LearntSender, JoinHandle<()>), Refused> {
+    /// Starts what keeps what adaptive delivery learns, and what starts under throttles.
+    fn keep(
+        self: &Arc<State>,
+        learnt: Learnt,
+        throttles: KeptThrottles,
+    ) -> Result<(Kept, Vec<JoinHandle<()>>), Refused> {
         let (clock, say) = (self.clock, self.options.notice.clone());
         let complain = move |text: &str| say(Level::Error, text);
-        let kept = learnt.keep(self.journal.clone(), move || clock.now().wall, complain);
-        kept.map_err(|error| Refused::new(format!("E106 no thread for the ledger: {error}")))
+        let no_thread = |error| Refused::new(format!("E106 no thread for the ledgers: {error}"));
+        let learnt = learnt.keep(
+            self.journal.clone(),
+            move || clock.now().wall,
+            complain.clone(),
+        );
+        let (learnt, first) = learnt.map_err(no_thread)?;
+        let (granted, granted_rx) = mpsc::unbounded_channel();
+        let throttles = throttles.keep(move || clock.now(), granted, complain);
+        let (throttles, second) = throttles.map_err(no_thread)?;
+        Ok(((learnt, throttles, granted_rx), vec![first, second]))
     }
 
     fn config(&self) -> Arc<Config> {
@@ -644,8 +659,11 @@ type Heard = (
     mpsc::UnboundedReceiver<FromShard>,
     mpsc::Receiver<Request>,
     mpsc::UnboundedReceiver<Arc<Orders>>,
-    LearntSender,
+    Kept,
 );
+
+/// The ways to and from the threads that keep things.
+type Kept = (LearntSender, ThrottlesSender, mpsc::UnboundedReceiver<()>);
 
 impl Control {
     /// Binds the sockets of control and starts its thread.
@@ -685,7 +703,7 @@ impl Control {
         spawned.map_err(|error| Refused::new(format!("E106 no thread for control: {error}")))
     }
 
-    async fn run(self, (shards, requests, orders, learnt): Heard) -> Ended {
+    async fn run(self, (shards, requests, orders, kept): Heard) -> Ended {
         let Control {
             state,
             server,
@@ -726,8 +744,10 @@ impl Control {
             }
         });
         let ready = (ready, state.boot.reading.clone());
+        let (learnt, throttles, granted) = kept;
         Switchboard::new(port, dns, notice, ready, (registry, orders))
             .keeping(learnt)
+            .reserving(throttles, granted)
             .run(shards, requests)
             .await
     }

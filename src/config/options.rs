@@ -360,7 +360,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         .doc(
             "Deliveries that may begin in any window of time. One throttle per stanza that sets \
              it: all that falls back to that stanza shares it. In a host stanza, for the \
-             receiving host and besides the other. What waits for a throttle uses up no attempt.",
+             receiving host and besides the other. What waits for a throttle uses up no attempt. \
+             What has started counts after a restart too; after a kill up to a 16th of a window \
+             (at least one) may stay unused, and windows of up to 2 s begin full. Across a restart \
+             time is told by the wall clock: one that is put forward meanwhile ends windows early.",
         ),
     row("outbound_throttle_connections", Kind::Rate, DELIVERY_HOST)
         .default("0")

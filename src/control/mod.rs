@@ -14,3 +14,4 @@ pub mod reading;
 pub mod startup;
 pub mod supervisor;
 pub mod switchboard;
+pub mod throttles;

@@ -18,6 +18,7 @@ use crate::control::dns::Dns;
 use crate::control::management::Asked;
 use crate::control::orders::Registry;
 use crate::control::reading::Progress;
+use crate::control::throttles::{Heard, ThrottlesSender};
 use crate::deliver::dns_answer::{Answer as DnsAnswer, Question};
 use crate::engine::io::{Adapted, Level, ToControl, ToShard};
 use crate::engine::query::{Answer, Query};
@@ -88,9 +89,15 @@ pub struct Switchboard {
     orders: (Arc<Registry>, UnboundedReceiver<Arc<Orders>>),
     /// Where goes what adaptive delivery learns.
     learnt: Option<Sender<Box<Adapted>>>,
+    /// Who keeps throttles, and whence comes that more may start.
+    throttles: Option<(ThrottlesSender, UnboundedReceiver<()>)>,
 }
 
 type Resolved = (ShardId, Question, DnsAnswer);
+
+async fn granted(of: &mut Option<(ThrottlesSender, UnboundedReceiver<()>)>) -> Option<()> {
+    of.as_mut()?.1.recv().await
+}
 
 impl Switchboard {
     pub fn new(
@@ -116,12 +123,23 @@ impl Switchboard {
             adopted: 0,
             orders,
             learnt: None,
+            throttles: None,
         }
     }
 
     /// Passes on what adaptive delivery learns.
     pub fn keeping(mut self, learnt: Sender<Box<Adapted>>) -> Switchboard {
         self.learnt = Some(learnt);
+        self
+    }
+
+    /// Passes on which throttles ask, and that they have been granted more.
+    pub fn reserving(
+        mut self,
+        throttles: ThrottlesSender,
+        granted: UnboundedReceiver<()>,
+    ) -> Switchboard {
+        self.throttles = Some((throttles, granted));
         self
     }
 
@@ -146,6 +164,7 @@ impl Switchboard {
                 Some(orders) = self.orders.1.recv() => {
                     self.tell_all(|| ToShard::Orders(orders.clone()));
                 }
+                Some(()) = granted(&mut self.throttles) => self.tell_all(|| ToShard::Reserved),
                 () = tokio::time::sleep(PARKED_RETRY), if parked => {}
             }
         }
@@ -172,6 +191,11 @@ impl Switchboard {
                 // Who keeps it says what is wrong.
                 if let Some(learnt) = &self.learnt {
                     let _ = learnt.send(adapted);
+                }
+            }
+            FromShard::Engine(ToControl::Reserve { throttle }) => {
+                if let Some((throttles, _)) = &self.throttles {
+                    let _ = throttles.send(Heard::Asks(throttle));
                 }
             }
             FromShard::Engine(ToControl::Adopted { .. }) => {
@@ -204,6 +228,9 @@ impl Switchboard {
             FromShard::Stopped { .. } => {
                 self.stopped += 1;
                 if self.stopped == self.port.shards() {
+                    if let Some((throttles, _)) = &self.throttles {
+                        let _ = throttles.send(Heard::Over);
+                    }
                     let queued = self.queued();
                     return Some(Ended::Drained { queued });
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::slab::Key;
+use crate::base::throttle::Throttle;
 use crate::config::Config;
 use crate::deliver::dns_answer::Answer as DnsAnswer;
 use crate::deliver::dns_answer::Question;
@@ -119,6 +120,8 @@ pub enum ToShard {
     },
     /// The operators' orders, all that hold from now on.
     Orders(Arc<Orders>),
+    /// More starts under throttles are on disk.
+    Reserved,
     /// Take no more connections, finish what is on the wire until the grace is over, then say
     /// `Quiet`.
     Shutdown {
@@ -148,6 +151,10 @@ pub enum ToControl {
     },
     /// What adaptive delivery knows of a pair has changed. To be kept until the next start.
     Adapted(Box<Adapted>),
+    /// A throttle has something to write down, or may start no more before more of it is on disk.
+    Reserve {
+        throttle: Arc<Throttle>,
+    },
     /// What earlier starts have left is taken over, though not all of it may be in the queues.
     Adopted {
         shard: ShardId,

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 use crate::base::prng::{Prng, hash_bytes};
 use crate::base::slab::Key;
+use crate::base::throttle::keep::Keep;
+use crate::base::throttle::{Rate, Throttle, Wanted};
 use crate::base::time::{Mono, Now};
 use crate::config::Config;
 use crate::engine::cells::Cells;
@@ -103,6 +105,17 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The throttle of a stanza, as this generation sets it.
+    fn throttle(&self, name: &str, rate: Rate, keep: Keep) -> Arc<Throttle> {
+        let wanted = Wanted {
+            name,
+            rate,
+            generation: self.common.generation.number,
+            keep,
+        };
+        self.common.cells.throttles.get(self.now, wanted)
+    }
+
     /// Something an operator should read.
     pub fn notice(&mut self, level: Level, text: String) {
         let shard = self.common.shard;
@@ -496,6 +509,7 @@ impl Engine {
             }
             ToShard::Reload { config } => self.reload(now, config, out),
             ToShard::Orders(orders) => self.owner.set_orders(now, orders),
+            ToShard::Reserved => self.owner.granted(),
             ToShard::Shutdown { grace } => self.shutdown(now, grace, out),
             ToShard::Finish => self.finishing = true,
         }

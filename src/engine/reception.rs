@@ -19,7 +19,7 @@ use crate::config::{
 };
 use crate::engine::Turn;
 use crate::engine::home::{Home, Offer};
-use crate::engine::io::{Action, ConnId, Side};
+use crate::engine::io::{Action, ConnId, Side, ToControl};
 use crate::engine::reception::pace::{Pace, Paced};
 use crate::engine::settings::HELD_BINDING;
 use crate::hose::RejectionFacts;
@@ -663,6 +663,10 @@ fn begins(turn: &mut Turn<'_>, pace: Option<&mut Box<Pace>>) -> Result<(), Paced
     }
     let waited = pace.until.is_some();
     let begins = pace.begin(turn.now.mono);
+    if let Some(throttle) = pace.asking() {
+        turn.out
+            .push(Action::Control(ToControl::Reserve { throttle }));
+    }
     if matches!(begins, Err(Paced::Later)) && !waited {
         turn.common.stats.counters.messages_slowed += 1;
     }

@@ -4,8 +4,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::time::{Mono, Now, Wall};
 
-/// Added to monotonic time, so that zero never means "now" and small subtractions stay in range.
-const MONO_OFFSET_US: u64 = 1_000_000_000;
+/// Added to monotonic time, so that zero never means "now" and moments of earlier processes stay in
+/// range: ten years.
+const MONO_OFFSET_US: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

@@ -14,6 +14,7 @@ pub mod counts;
 mod disk;
 mod event_disk;
 mod host;
+mod keeping;
 mod ledger;
 mod look;
 mod mail;

@@ -508,6 +508,14 @@ impl World {
                 self.act(Act::Notice, shard, 1);
                 self.keep_learnt(*adapted);
             }
+            ToControl::Reserve { throttle } => {
+                self.act(Act::Notice, shard, 2);
+                let now = self.now().mono;
+                if let Some(process) = &mut self.process {
+                    process.keeping.keeper.asked(now, throttle);
+                }
+                self.plan_keeping();
+            }
             ToControl::Adopted { .. } => {
                 self.act(Act::Adopted, shard, 0);
             }

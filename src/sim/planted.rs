@@ -42,10 +42,12 @@ pub enum Planted {
     LostFlow,
     /// Mail that somebody waits for goes last.
     ClassesReversed,
+    /// What has started under a throttle is forgotten over a restart.
+    ForgottenStarts,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 17] = [
+    pub const ALL: [Planted; 18] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
@@ -63,6 +65,7 @@ impl Planted {
         Planted::DeafToOrders,
         Planted::LostFlow,
         Planted::ClassesReversed,
+        Planted::ForgottenStarts,
     ];
 
     pub fn name(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Planted {
             Planted::DeafToOrders => "deaf-to-orders",
             Planted::LostFlow => "lost-flow",
             Planted::ClassesReversed => "classes-reversed",
+            Planted::ForgottenStarts => "forgotten-starts",
         }
     }
 
@@ -94,7 +98,7 @@ impl Planted {
             Planted::LyingSync | Planted::UnsyncedEvents => 2,
             Planted::ChangedByte | Planted::LostFlow => 2,
             Planted::LateOutcomes => 3,
-            Planted::PrivateLimits => 4,
+            Planted::PrivateLimits | Planted::ForgottenStarts => 4,
             Planted::ForgottenDue | Planted::DeafToOrders => 5,
             Planted::SecondEnd => 6,
             Planted::LostOutcome | Planted::LostWakeup => 7,

@@ -10,6 +10,7 @@ use crate::base::limit::Customer;
 use crate::base::prng::Prng;
 use crate::base::time::Mono;
 use crate::base::time::Now;
+use crate::base::time::Wall;
 use crate::config::Config;
 use crate::config::Environment;
 use crate::config::SourceFile;
@@ -28,6 +29,7 @@ use crate::log;
 use crate::log::SyncMode;
 use crate::sim::counts::Check;
 use crate::sim::counts::Fault;
+use crate::sim::keeping::Keeping;
 use crate::sim::planted::Planted;
 use crate::sim::rates::Rates;
 use crate::sim::recovery::Opening;
@@ -61,6 +63,7 @@ pub struct Process {
     pub outbox: Outbox,
     pub cells: Vec<Arc<Cells>>,
     pub rates: Rates,
+    pub keeping: Keeping,
     /// Planned wake-ups, by shard.
     pub ticks: Vec<Option<u64>>,
     /// The engines' monotonic clock is ahead of the run's by so much.
@@ -93,6 +96,14 @@ pub struct Process {
 }
 
 impl Process {
+    /// A moment by its clocks.
+    pub fn now(&self, now_us: u64, wall: Wall) -> Now {
+        Now {
+            mono: Mono(now_us + self.mono_ahead_us),
+            wall,
+        }
+    }
+
     pub fn shards(&self) -> usize {
         self.engines.len()
     }
@@ -129,11 +140,10 @@ impl Process {
 
 impl World {
     pub fn now(&self) -> Now {
-        let ahead_us = self.process.as_ref().map_or(0, |it| it.mono_ahead_us);
-        Now {
-            mono: Mono(self.now_us + ahead_us),
-            wall: self.wall(),
-        }
+        let (now_us, wall) = (self.now_us, self.wall());
+        let mono = Mono(now_us);
+        let process = self.process.as_ref();
+        process.map_or(Now { mono, wall }, |it| it.now(now_us, wall))
     }
 
     fn load(&mut self, shards: usize, generation: u64) -> Arc<Config> {
@@ -189,6 +199,7 @@ impl World {
             outbox: Outbox::default(),
             cells,
             rates: Rates::default(),
+            keeping: Keeping::default(),
             ticks: vec![None; shards],
             mono_ahead_us: self.streams.life.below(1_000_000 * SECOND),
             mesh: (0..shards * shards).map(|_| VecDeque::new()).collect(),
@@ -210,6 +221,8 @@ impl World {
             homes_open: openings.iter().filter(|it| it.is_early()).count(),
         });
         self.set_gauges();
+        self.windows.start();
+        self.restore_throttles();
         let orders = self.orders_at_start(shards);
         for opening in openings {
             self.start_engine(&config, &orders, opening);
@@ -363,9 +376,11 @@ impl World {
 
     /// The process is killed, or the machine loses power.
     pub fn crash(&mut self, power: bool) {
-        let Some(process) = self.process.take() else {
+        let Some(mut process) = self.process.take() else {
             return;
         };
+        self.windows.kill();
+        self.end_keeping(&mut process, false);
         self.ledger.counts.fault(match power {
             true => Fault::PowerCut,
             false => Fault::Kill,
@@ -400,10 +415,7 @@ impl World {
     }
 
     fn keep_counters(&mut self, process: &Process) {
-        let now = Now {
-            mono: Mono(self.now_us + process.mono_ahead_us),
-            wall: self.wall(),
-        };
+        let now = process.now(self.now_us, self.wall());
         for engine in &process.engines {
             self.past.merge(&engine.stats(now));
         }
@@ -476,9 +488,10 @@ impl World {
         if !process.drained.iter().all(|drained| *drained) {
             return;
         }
-        let Some(process) = self.process.take() else {
+        let Some(mut process) = self.process.take() else {
             return;
         };
+        self.end_keeping(&mut process, true);
         let took_us = self.now_us - process.draining_us;
         let gave_up = took_us >= (GRACE_S + FLUSH_S) * SECOND;
         let excused = self.is_disk_troubled();

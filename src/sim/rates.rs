@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::base::map::Map;
 use crate::base::throttle::Throttle;
-use crate::base::time::Mono;
 use crate::sim::counts::Check;
 use crate::sim::peers::Peer;
 use crate::sim::world::World;
@@ -14,18 +13,42 @@ use crate::sim::world::World;
 /// What is known of the throttles of one process.
 #[derive(Default)]
 pub struct Rates {
-    /// By what they belong to, over all shards.
-    seen: Map<Box<str>, Seen>,
+    /// What has started, by what it belongs to, over all shards.
+    started: Map<Box<str>, u64>,
     /// Recipients on the wire from the first binding.
     on_the_wire: u64,
 }
 
+/// What has started under throttles, over all processes: their windows do not end with one.
 #[derive(Default)]
-struct Seen {
-    started: u64,
-    /// As many as a window may carry.
-    starts: VecDeque<Mono>,
+pub struct Windows {
+    /// The last moments, as many as a window may carry.
+    starts: Map<Box<str>, VecDeque<u64>>,
+    forward_us: u64,
 }
+
+impl Windows {
+    /// The wall clock has been put forward: who only has that to tell how long ago something was
+    /// takes it for older than it is.
+    pub fn clock_went_forward(&mut self, now_us: u64) {
+        self.forward_us = now_us;
+    }
+
+    /// What only has to be known about lately is not known after a kill.
+    pub fn kill(&mut self) {
+        self.starts.retain(|name, _| !name.starts_with(LATELY));
+    }
+
+    pub fn start(&mut self) {
+        let from_us = self.forward_us;
+        for starts in self.starts.values_mut() {
+            starts.retain(|at_us| *at_us >= from_us);
+        }
+    }
+}
+
+/// How the names of throttles begin that a kill may make forget the last moments.
+const LATELY: &str = "inbound_throttle_messages of";
 
 /// What was given to a connection before a suspension may be sent for so long: every answer before
 /// it may take as long as a timeout.
@@ -37,7 +60,7 @@ const THROTTLED: &str = "outbound_throttle_messages of";
 impl World {
     /// To be called after an engine has acted.
     pub fn check_throttles(&mut self) {
-        let now = self.now().mono;
+        let now_us = self.now_us;
         let Some(process) = &mut self.process else {
             return;
         };
@@ -58,22 +81,24 @@ impl World {
         }
         for (name, (throttle, started)) in sums {
             let rate = throttle.rate();
-            let seen = process.rates.seen.entry(name).or_default();
-            for _ in seen.started..started {
-                if seen.starts.len() == rate.count as usize {
-                    let first = seen.starts.pop_front().unwrap_or_default();
-                    let kept = now >= first + rate.window;
+            let starts = self.windows.starts.entry(name.clone()).or_default();
+            let seen = process.rates.started.entry(name).or_default();
+            let window_us = rate.window.as_micros() as u64;
+            for _ in *seen..started {
+                if starts.len() == rate.count as usize {
+                    let first_us = starts.pop_front().unwrap_or_default();
+                    let kept = now_us >= first_us + window_us;
                     self.ledger.check(Check::Throttle, kept, || {
                         format!(
-                            "{}, {rate}: one more than that within {:?}",
+                            "{}, {rate}: one more than that within {} us",
                             throttle.name(),
-                            now.since(first)
+                            now_us - first_us
                         )
                     });
                 }
-                seen.starts.push_back(now);
+                starts.push_back(now_us);
             }
-            seen.started = started;
+            *seen = started;
         }
     }
 
@@ -124,9 +149,9 @@ impl World {
         let begun = bytes.windows(8).filter(|it| *it == b"RCPT TO:").count();
         process.rates.on_the_wire += begun as u64;
         let (sent, mut counted) = (process.rates.on_the_wire, 0);
-        for (name, seen) in &process.rates.seen {
+        for (name, seen) in &process.rates.started {
             if name.starts_with(THROTTLED) && name.contains(&format!("binding \"{binding}\"")) {
-                counted += seen.started;
+                counted += *seen;
             }
         }
         self.ledger

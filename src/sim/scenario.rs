@@ -505,7 +505,10 @@ pub const ADAPTIVE_RATE_MIN: f64 = 10.0 / 60.0;
 /// Rates that let the mail of a run pass in minutes, and keep it waiting now and then.
 fn draw_rates(prng: &mut Prng) -> Rates {
     let mut rate = || {
-        let seconds = prng.between(1, 4);
+        let seconds = match prng.chance(1, 4) {
+            true => prng.between(5, 30),
+            false => prng.between(1, 4),
+        };
         let most = 40 * seconds;
         let count = match prng.chance(1, 8) {
             true => prng.between(4_097, 9_000),

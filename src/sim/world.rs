@@ -16,6 +16,7 @@ use crate::sim::disk;
 use crate::sim::disk::Disk;
 use crate::sim::event_disk;
 use crate::sim::event_disk::EventDisk;
+use crate::sim::keeping::OnDisk;
 use crate::sim::ledger::Ledger;
 use crate::sim::mail;
 use crate::sim::net::Conn;
@@ -23,6 +24,7 @@ use crate::sim::orders::Operator;
 use crate::sim::peers::Peer;
 use crate::sim::planted::Planted;
 use crate::sim::process::Process;
+use crate::sim::rates::Windows;
 use crate::sim::recovery::Late;
 use crate::sim::scenario::Domain;
 use crate::sim::scenario::Happening;
@@ -94,6 +96,15 @@ pub enum Event {
         power: bool,
     },
     Happens(Happening),
+    /// Throttles are to be written down.
+    Keep {
+        life: u32,
+        at_us: u64,
+    },
+    /// They are.
+    Kept {
+        life: u32,
+    },
     Look,
 }
 
@@ -168,6 +179,9 @@ pub struct World {
     pub why: Vec<String>,
     /// What adaptive delivery has learnt, as control keeps it.
     pub learnt: BTreeMap<(String, String), Saved>,
+    /// What has started under throttles, as control keeps it, and as an outsider sees it.
+    pub kept: OnDisk,
+    pub windows: Windows,
     /// The last shutdown is under way.
     pub ending: bool,
     over: bool,
@@ -215,6 +229,8 @@ impl World {
             past: Default::default(),
             why: Vec::new(),
             learnt: BTreeMap::new(),
+            kept: OnDisk::default(),
+            windows: Windows::default(),
             ending: false,
             over: false,
             ticks_ms: (0, 0),
@@ -338,6 +354,8 @@ impl World {
                     self.crash(power);
                 }
             }
+            Event::Keep { life, at_us } => self.keep(life, at_us),
+            Event::Kept { life } => self.kept(life),
             Event::Happens(happening) => self.happening(happening),
             Event::Look => {
                 self.look();
@@ -384,6 +402,9 @@ impl World {
                     false => Fault::WallBack,
                 });
                 self.ledger.wall_went_back |= !forward;
+                if forward {
+                    self.windows.clock_went_forward(self.now_us);
+                }
                 self.wall_shift_us += seconds * SECOND as i64;
             }
             Happening::Disk(trouble) => {

@@ -12,7 +12,9 @@ use crate::control::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::control::learnt::Learnt;
 use crate::control::orders::Registry;
 use crate::control::startup::SpoolLock;
+use crate::control::throttles::KeptThrottles;
 use crate::engine::Setup;
+use crate::engine::cells::Cells;
 use crate::engine::io::Level;
 use crate::shard::clock::Clock;
 use crate::types::order::Orders;
@@ -24,6 +26,8 @@ pub(super) struct Books {
     pub heard: UnboundedReceiver<Arc<Orders>>,
     /// What adaptive delivery has learnt.
     pub learnt: Learnt,
+    /// What has started under throttles.
+    pub throttles: KeptThrottles,
 }
 
 impl Books {
@@ -31,7 +35,7 @@ impl Books {
     pub fn open(
         config: &Config,
         lock: &SpoolLock,
-        clock: Clock,
+        (clock, cells): (Clock, &Arc<Cells>),
         notice: &Notice,
     ) -> Result<Books, Refused> {
         let path = &config.global().journal;
@@ -52,14 +56,18 @@ impl Books {
             let now = clock.now().wall;
             let _ = journal.append(now, "operator", "pelton", &format!("E205 {sentence}"));
         }
-        let opened = Learnt::open(base, lock);
-        let (learnt, damage) =
-            opened.map_err(|error| Refused::new(format!("E101 {}: {error}", base.display())))?;
+        let refused = |error| Refused::new(format!("E101 {}: {error}", base.display()));
+        let (learnt, mut damage) = Learnt::open(base, lock).map_err(refused)?;
+        let around = (cells.clone(), clock.now());
+        let opened = KeptThrottles::open(base, lock, around);
+        let (throttles, more) = opened.map_err(refused)?;
+        damage.extend(more);
         for sentence in damage {
             notice(Level::Error, &format!("E205 {sentence}"));
         }
         Ok(Books {
             learnt,
+            throttles,
             journal,
             orders: Arc::new(orders),
             heard,

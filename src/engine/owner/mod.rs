@@ -27,8 +27,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::map::Map;
+use crate::base::map::{Map, Set};
 use crate::base::slab::{Key, Slab};
+use crate::base::throttle::Throttle;
 use crate::base::time::{Mono, Now, Wall};
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
 use crate::config::{BindingIndex, Config};
@@ -185,6 +186,9 @@ pub struct Owner {
     recorder: Recorder,
     /// What has been learnt of pairs without a queue.
     shelf: Map<Pair, Saved>,
+    /// Queues whose next start has to be on disk first, and throttles that ask for that.
+    ungranted: Set<QueueId>,
+    reserving: Vec<Arc<Throttle>>,
     jobs: u64,
     /// Entries that have come, over all queues.
     arrived: u64,
@@ -223,6 +227,8 @@ impl Owner {
             shared_settings: Map::default(),
             recorder: Recorder::new(recorder_bytes_max),
             shelf: Map::default(),
+            ungranted: Set::default(),
+            reserving: Vec::new(),
             jobs: 0,
             arrived: 0,
             fault_told_until: Mono(0),
@@ -382,6 +388,7 @@ impl Owner {
             }
         }
         self.purge_condemned(turn);
+        self.reserve_starts(turn);
         // Only now, so that a body, the next envelope and further messages leave in one send.
         while let Some(key) = self.touched.pop() {
             self.send_output(turn, key);

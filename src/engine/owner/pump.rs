@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use crate::base::limit::Limit;
+use crate::base::throttle::Throttle;
 use crate::base::time::Mono;
 use crate::config::Blackhole;
 use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
@@ -56,6 +57,8 @@ struct Against {
     /// keeps it then: two who each wait for what the other has been handed would go on for ever.
     partly: Option<usize>,
     throttled_until: Option<Mono>,
+    /// The one that is over then.
+    throttle: Option<Arc<Throttle>>,
 }
 
 impl Owner {
@@ -226,6 +229,9 @@ impl Owner {
             self.try_more_connections(turn, queue);
         }
         let wanted = self.connections_wanted(queue).min(most);
+        if let Some(link) = self.links.get_mut(&queue) {
+            link.bookings.set_of_hosts(None);
+        }
         if wanted == 0 {
             return self.drop_claim(turn, queue);
         }
@@ -385,6 +391,10 @@ impl Owner {
                 (Some(index), _) => index,
                 (None, Some(until)) if against.reached.is_empty() => {
                     self.look_again(queue, until);
+                    if let Some(link) = self.links.get_mut(&queue) {
+                        let throttle = against.throttle.map(|it| (it, until));
+                        link.bookings.set_of_hosts(throttle);
+                    }
                     return Err(Obstacle::Throttled);
                 }
                 (None, _) => {
@@ -438,9 +448,14 @@ impl Owner {
                 return None;
             }
             let crowded = self.crowded_until(turn.now.mono, queue, host);
-            if let Some(at) = self.host_opens_at(turn, queue, host).max(crowded) {
-                let soonest = against.throttled_until.map_or(at, |it| it.min(at));
-                against.throttled_until = Some(soonest);
+            let throttled = self.host_opens_at(turn, queue, host);
+            let opens = throttled.as_ref().map(|(_, at)| *at);
+            if let Some(at) = opens.max(crowded) {
+                if against.throttled_until.is_none_or(|it| at < it) {
+                    against.throttled_until = Some(at);
+                    let is_it = opens == Some(at);
+                    against.throttle = throttled.filter(|_| is_it).map(|(it, _)| it);
+                }
                 return None;
             }
             let ip = host.address.ip();

@@ -8,12 +8,14 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::slab::Key;
+use crate::base::throttle::keep::Keep;
 use crate::base::throttle::{Booking, Throttle};
 use crate::base::time::Mono;
 use crate::base::timer_wheel::TimerKey;
 use crate::config::SharedRate;
 use crate::deliver::route::Host;
 use crate::engine::Turn;
+use crate::engine::io::{Action, ToControl};
 use crate::engine::owner::{OpenJob, Owner, Timer};
 use crate::queue::QueueId;
 use crate::shape::rate::Gate;
@@ -38,9 +40,8 @@ pub(super) struct Throttled {
 
 impl Throttled {
     pub fn of(turn: &Turn<'_>, rates: [Option<&SharedRate>; 2]) -> Throttled {
-        let (now, all) = (turn.now.mono, &turn.common.cells.throttles);
-        let [messages, connections] =
-            rates.map(|rate| rate.map(|SharedRate { rate, of }| all.get(now, of, *rate)));
+        let get = |rate: &SharedRate| turn.throttle(&rate.of, rate.rate, Keep::Always);
+        let [messages, connections] = rates.map(|rate| rate.map(get));
         Throttled {
             messages,
             connections,
@@ -54,6 +55,15 @@ pub(super) struct Bookings {
     /// At most one under each throttle, of which a queue meets few.
     held: Vec<(Arc<Throttle>, Booking)>,
     alarm: Option<(Mono, TimerKey)>,
+    /// What every host that has room otherwise has reached, and when the first is open again.
+    of_hosts: Option<(Arc<Throttle>, Mono)>,
+}
+
+/// What a queue whose turn has not come waits for.
+enum Wait {
+    Until(Mono),
+    /// More starts have to be on disk.
+    Grant,
 }
 
 impl Bookings {
@@ -64,17 +74,18 @@ impl Bookings {
     }
 
     /// Whether one may start now; otherwise when. The booking is held.
-    fn due(&mut self, now: Mono, throttle: &Arc<Throttle>) -> Result<(), Mono> {
+    fn due(&mut self, now: Mono, throttle: &Arc<Throttle>) -> Result<(), Wait> {
         let held = self.take(throttle).map(|it| match it.at > now {
             true => throttle.move_up(it),
             false => it,
         });
-        let booking = throttle.due(held.unwrap_or_else(|| throttle.book(now)));
+        let booking = held.unwrap_or_else(|| throttle.book(now));
+        let (booking, granted) = throttle.turn(now, booking);
         self.held.push((throttle.clone(), booking));
-        if booking.at <= now {
-            Ok(())
-        } else {
-            Err(booking.at)
+        match booking.at <= now {
+            true if granted => Ok(()),
+            true => Err(Wait::Grant),
+            false => Err(Wait::Until(booking.at)),
         }
     }
 
@@ -96,10 +107,16 @@ impl Bookings {
         !self.held.is_empty()
     }
 
+    /// No host may be connected to before this moment, or one may.
+    pub fn set_of_hosts(&mut self, until: Option<(Arc<Throttle>, Mono)>) {
+        self.of_hosts = until;
+    }
+
     /// The throttle that this queue waits for longest.
     pub fn latest(&self) -> Option<(&Throttle, Mono)> {
-        let latest = self.held.iter().max_by_key(|(_, booking)| booking.at)?;
-        Some((&latest.0, latest.1.at))
+        let held = self.held.iter().map(|(it, booking)| (&**it, booking.at));
+        let of_hosts = self.of_hosts.as_ref().map(|(it, at)| (&**it, *at));
+        held.chain(of_hosts).max_by_key(|(_, at)| *at)
     }
 
     /// A turn that came long ago has not been used.
@@ -129,16 +146,44 @@ impl Owner {
         let Some(link) = self.links.get_mut(&queue) else {
             return false;
         };
-        let mut until = None;
+        let (mut until, mut granted) = (None, true);
         for throttle in throttles {
-            if let Err(at) = link.bookings.due(now, throttle) {
-                until = until.max(Some(at));
+            match link.bookings.due(now, throttle) {
+                Ok(()) => {}
+                Err(Wait::Until(at)) => until = until.max(Some(at)),
+                Err(Wait::Grant) => granted = false,
+            }
+            if throttle.asks() {
+                self.reserving.push(throttle.clone());
             }
         }
         if let Some(until) = until {
             self.wait(now, queue, until);
         }
-        until.is_none()
+        if !granted {
+            self.ungranted.insert(queue);
+        }
+        until.is_none() && granted
+    }
+
+    /// More starts are on disk: who waits for that looks again.
+    pub fn granted(&mut self) {
+        for queue in core::mem::take(&mut self.ungranted) {
+            self.mark(queue);
+        }
+    }
+
+    /// Tells who keeps throttles which ones ask.
+    pub(super) fn reserve_starts(&mut self, turn: &mut Turn<'_>) {
+        for throttle in self.reserving.drain(..) {
+            turn.out
+                .push(Action::Control(ToControl::Reserve { throttle }));
+        }
+    }
+
+    fn note_asking<'a>(&mut self, throttles: impl IntoIterator<Item = &'a Arc<Throttle>>) {
+        let asking = throttles.into_iter().filter(|it| it.asks());
+        self.reserving.extend(asking.cloned());
     }
 
     /// Sleeps until a turn. Of a long wait a part goes by between looks for a turn that has been
@@ -168,6 +213,7 @@ impl Owner {
     pub(super) fn leave_throttles(&mut self, queue: QueueId) {
         if let Some(link) = self.links.get_mut(&queue) {
             link.bookings.give_back();
+            link.bookings.set_of_hosts(None);
             if let Some((_, timer)) = link.bookings.alarm.take() {
                 self.timers.cancel(timer);
             }
@@ -193,7 +239,13 @@ impl Owner {
         }
         let mut latest = None;
         for throttle in throttles {
-            latest = latest.max(link.bookings.due(now, &throttle).err());
+            // What the disk has yet to know is known before a connection is made.
+            if let Err(Wait::Until(at)) = link.bookings.due(now, &throttle) {
+                latest = latest.max(Some(at));
+            }
+            if throttle.asks() {
+                self.reserving.push(throttle);
+            }
         }
         let Some(at) = latest else {
             self.look_again(queue, now + HOLD);
@@ -280,11 +332,14 @@ impl Owner {
         while started < most.min(job.recipients.len()) && self.may_start(now, queue, all()) {
             let link = self.links.get_mut(&queue)?;
             // A turn that another shard has made later meanwhile counts as used by the first.
-            if !all().all(|throttle| link.bookings.start(now, throttle).is_ok()) {
+            let mut each = all().map(|throttle| link.bookings.start(now, throttle));
+            if let Some(at) = each.find_map(Result::err) {
+                self.look_again(queue, at);
                 break;
             }
             started += 1;
         }
+        self.note_asking(all());
         let spacing = |it: &Arc<Throttle>| it.rate().window / it.rate().count.max(1);
         if let Some(spacing) = of_queue.iter().map(spacing).max() {
             self.started_class(now, queue, (job.rank, started), spacing);
@@ -309,14 +364,18 @@ impl Owner {
         turn: &Turn<'_>,
         queue: QueueId,
         host: &Host,
-    ) -> Option<Mono> {
+    ) -> Option<(Arc<Throttle>, Mono)> {
         let Throttled {
             messages,
             connections,
         } = self.host_throttles(turn, queue, host);
-        let both = messages.iter().chain(&connections);
-        let at = both.map(|throttle| throttle.opens_at()).max()?;
-        (at > turn.now.mono).then_some(at)
+        let both = messages.into_iter().chain(connections);
+        let opens = both.map(|throttle| {
+            let at = throttle.opens_at();
+            (throttle, at)
+        });
+        let last = opens.max_by_key(|(_, at)| *at);
+        last.filter(|(_, at)| *at > turn.now.mono)
     }
 
     /// Whether a connection to this host may be begun now.
@@ -346,6 +405,10 @@ impl Owner {
         let of_queue = link.throttled.connections.clone();
         let mut all = of_queue.iter().chain(of_host);
         let begins = all.all(|throttle| link.bookings.start(now, throttle).is_ok());
+        self.note_asking(of_queue.iter().chain(of_host));
+        let Some(link) = self.links.get_mut(&queue) else {
+            return false;
+        };
         if let (false, Some((_, at))) = (begins, link.bookings.latest()) {
             self.look_again(queue, at);
         }

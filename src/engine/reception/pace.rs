@@ -10,6 +10,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::throttle::keep::Keep;
 use crate::base::throttle::{Booking, Throttle};
 use crate::base::time::Mono;
 use crate::config::{ListenerSettings, SharedRate};
@@ -37,10 +38,7 @@ pub(super) enum Paced {
 
 fn of_peer(turn: &Turn<'_>, rate: &SharedRate, peer: IpAddr) -> Arc<Throttle> {
     let name = format!("{}, {}", rate.of, peer.to_canonical());
-    turn.common
-        .cells
-        .throttles
-        .get(turn.now.mono, &name, rate.rate)
+    turn.throttle(&name, rate.rate, Keep::Never)
 }
 
 /// Counts a connection of a client; false if it is one too many.
@@ -60,9 +58,8 @@ impl Pace {
         if shared.is_none() && per_peer.iter().all(|it| it.is_none()) {
             return None;
         }
-        let throttles = &turn.common.cells.throttles;
         Some(Box::new(Pace {
-            messages: shared.map(|it| throttles.get(turn.now.mono, &it.of, it.rate)),
+            messages: shared.map(|it| turn.throttle(&it.of, it.rate, Keep::Lately)),
             of_peer: per_peer.map(|it| it.as_ref().map(|it| of_peer(turn, it, peer))),
             booking: None,
             until: None,
@@ -103,6 +100,11 @@ impl Pace {
         self.booking = Some(booking);
         self.until = Some(booking.at);
         Err(Paced::Later)
+    }
+
+    /// The throttle that sessions share, if what has started is to be written down.
+    pub fn asking(&self) -> Option<Arc<Throttle>> {
+        self.messages.as_ref().filter(|it| it.asks()).cloned()
     }
 
     /// The session takes no message any more.

@@ -45,6 +45,9 @@ const SPACE_FREE: u64 = 1 << 44;
 const DNS_US: u64 = 5_000;
 const TTL_S: u32 = 3_600;
 
+/// What throttles ask for is on disk after so long.
+const SYNC_US: u64 = 2_000;
+
 /// A message takes so long from one shard to another.
 const MESH_US: u64 = 20;
 
@@ -155,12 +158,25 @@ impl World {
         self.schedule.plan(at_us, Event::Mesh { from, to });
     }
 
-    /// Only name servers are asked for anything: nobody shuts down, and nobody looks.
+    /// Nobody shuts down, and nobody looks. What throttles ask for is durable soon.
     fn at_control(&mut self, shard: usize, message: ToControl) {
-        if let ToControl::Resolve { question, .. } = message {
-            let answer = self.resolve(&question);
-            let message = Box::new(ToShard::Resolved { question, answer });
-            self.plan(DNS_US, Event::Control { shard, message });
+        match message {
+            ToControl::Resolve { question, .. } => {
+                let answer = self.resolve(&question);
+                let message = Box::new(ToShard::Resolved { question, answer });
+                self.plan(DNS_US, Event::Control { shard, message });
+            }
+            ToControl::Reserve { throttle } => {
+                let now = self.now();
+                self.keeper.asked(now.mono, throttle);
+                self.keeper.lines(now);
+                self.keeper.written();
+                for shard in 0..self.engines.len() {
+                    let message = Box::new(ToShard::Reserved);
+                    self.plan(SYNC_US, Event::Control { shard, message });
+                }
+            }
+            _ => {}
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::map::Map;
 use crate::base::slab::Key;
 use crate::base::slab::Slab;
+use crate::base::throttle::keep::Keeper;
 use crate::base::time::Mono;
 use crate::base::time::Now;
 use crate::base::time::Wall;
@@ -103,6 +104,7 @@ pub struct World {
     pub engines: Vec<Engine>,
     pub outbox: Outbox,
     pub cells: Arc<Cells>,
+    pub keeper: Keeper,
     /// Planned wake-ups, by shard.
     pub ticks: Vec<Option<u64>>,
     pub mesh: Vec<VecDeque<MeshMessage>>,
@@ -136,6 +138,7 @@ impl World {
             engines: Vec::new(),
             outbox: Outbox::default(),
             cells,
+            keeper: Keeper::default(),
             ticks: vec![None; shards],
             mesh: (0..shards * shards).map(|_| VecDeque::new()).collect(),
             mesh_last_us: vec![0; shards * shards],
