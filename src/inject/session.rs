@@ -889,7 +889,7 @@ impl Session {
         if rest.is_empty() {
             return (0, Some(Step::Read));
         }
-        let (used, status) = self.push(rest);
+        let (used, status) = self.push(rest, rest.len());
         let step = match status {
             Status::More => None,
             Status::End => self.finish(now),
@@ -898,9 +898,10 @@ impl Session {
         (used, step)
     }
 
-    fn push(&mut self, part: &[u8]) -> (usize, Status) {
+    fn push(&mut self, part: &[u8], expected: usize) -> (usize, Status) {
         let content = self.transaction.as_mut().and_then(|it| it.content.as_mut());
         let content = content.expect("content comes in only where it has begun");
+        content.reader.expect(expected);
         let (used, status) = content.reader.push(part);
         self.clock.rate_bytes += used as u64;
         (used, status)
@@ -927,7 +928,8 @@ impl Session {
         if chunk.refusal.is_some() {
             self.clock.rate_bytes += length as u64;
         } else {
-            let (used, status) = self.push(part);
+            let expected = part.len() as u64 + chunk.left.min(BODY_RESERVE_BYTES_MAX);
+            let (used, status) = self.push(part, expected as usize);
             if status != Status::More {
                 return (used, self.broken(status));
             }

@@ -208,6 +208,13 @@ impl DataReader {
         self.flow = Some(FlowReader::new(fields));
     }
 
+    /// Before anything is pushed: so many bytes are about to be, which spares growth by steps.
+    pub fn expect(&mut self, bytes: usize) {
+        if self.input_bytes == 0 {
+            self.body.reserve(bytes);
+        }
+    }
+
     /// Takes what came in. Gives how much of it belongs to the message, and how things stand;
     /// after anything but [`Status::More`] there is nothing more to push.
     pub fn push(&mut self, input: &[u8]) -> (usize, Status) {
