@@ -376,6 +376,39 @@ fn what_is_on_the_disk_is_told_alike_in_text_and_json() {
 }
 
 #[test]
+fn what_waits_is_traced_without_an_engine() {
+    let place = Place::new();
+    let base = place.filled("spool");
+    let trace = |target: &str, more: &[&str]| {
+        let spool = base.to_str().expect("a plain path");
+        pelton(&[&["trace", target, "--spool", spool], more].concat())
+    };
+    let id = id_of(&base, "two@b.example");
+    for (target, waiting) in [
+        ("THREE@b.example", 1),
+        (&*id, 2),
+        (&*format!("{id}-1"), 1),
+        ("nobody@b.example", 0),
+    ] {
+        let ran = trace(target, &[]);
+        assert_eq!(ran.code, if waiting > 0 { 0 } else { 3 }, "{ran:?}");
+        let now = "now          waits in the spool for an engine to start, not tried yet\n";
+        assert_eq!(ran.out.matches(now).count(), waiting, "{ran:?}");
+        assert_eq!(ran.out.matches(" STORED, to ").count(), waiting, "{ran:?}");
+    }
+    // Known from the spool alone.
+    fs::remove_dir_all(base.join("events")).expect("events");
+    fs::create_dir(base.join("events")).expect("a folder");
+    let ran = trace("one@a.example", &[]);
+    assert!(ran.out.contains("from <s@x.example>, \"first\""), "{ran:?}");
+    let document: Value = serde_json::from_str(&trace(&id, &["--json"]).out).expect("JSON");
+    let messages = document["data"]["messages"].as_array().expect("messages");
+    let states: Vec<_> = messages.iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["stored", "stored"]);
+    assert_eq!(messages[0]["queued"]["message"]["binding"], "default");
+}
+
+#[test]
 fn damage_is_told_with_its_place_and_its_price_and_made_no_worse() {
     let place = Place::new();
     let base = place.filled("spool");

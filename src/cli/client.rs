@@ -90,6 +90,7 @@ pub struct Places {
     /// Known unless only the socket was named.
     pub event_log: Option<PathBuf>,
     pub journal: Option<PathBuf>,
+    pub spool: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -130,6 +131,7 @@ impl Places {
             socket: socket.to_owned(),
             event_log: None,
             journal: None,
+            spool: None,
         }
     }
 
@@ -139,6 +141,7 @@ impl Places {
             socket: spool.join("pelton.sock"),
             event_log: Some(spool.join("events")),
             journal: Some(spool.join("journal.jsonl")),
+            spool: Some(spool.to_owned()),
         }
     }
 
@@ -150,6 +153,7 @@ impl Places {
                     socket: PathBuf::from(&global.management_socket),
                     event_log: Some(PathBuf::from(&global.event_log)),
                     journal: Some(PathBuf::from(&global.journal)),
+                    spool: Some(PathBuf::from(&global.spoolbase)),
                 })
             }
             Err(findings) => Places::of_broken_config(path).ok_or_else(|| {
@@ -185,6 +189,7 @@ impl Places {
             socket: value("Management_Socket").or_else(|| in_spool("pelton.sock"))?,
             event_log: value("Event_Log").or_else(|| in_spool("events")),
             journal: value("Journal").or_else(|| in_spool("journal.jsonl")),
+            spool,
         })
     }
 }

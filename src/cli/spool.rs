@@ -9,7 +9,7 @@ mod info;
 mod ledger;
 mod list;
 mod mbox;
-mod place;
+pub(super) mod place;
 mod sidecar;
 mod source;
 mod verify;

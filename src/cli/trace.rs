@@ -1,7 +1,8 @@
-//! `pelton trace ID|ADDRESS`: the life of a message. What is queued is asked of the engine; what is
-//! done is read from the event log, without the engine if need be.
+//! `pelton trace ID|ADDRESS`: the life of a message. What is queued is asked of the engine, or read
+//! from the spool if none runs; what is done is read from the event log.
 
 mod events;
+mod still;
 
 use core::fmt::Write;
 use core::time::Duration;
@@ -52,14 +53,17 @@ const LIMIT_DEFAULT: usize = 20;
 /// message.
 const SINCE_DEFAULT: &str = "7d";
 
+/// It waits in the spool, and no engine runs.
+const STORED: &str = "stored";
+
 const EXAMPLES: &str = "\
 Examples:
   pelton trace 0000100000001                by the id that the 250 told
   pelton trace 0000100000001-2 --smtp       its third recipient, with all transcripts kept
   pelton trace bob@example.com --since 6h   all messages to an address
 
-Without an engine only the event log is searched. Exit codes: 0 done, 1 nothing is known yet since
-the spool is still being read, 2 usage, 3 nothing is known.";
+Without an engine the event log and the spool are searched. Exit codes: 0 done, 1 nothing is known
+yet since the spool is still being read, 2 usage, 3 nothing is known.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -119,7 +123,7 @@ fn look(args: &TraceArgs, style: &Style) -> Result<Page, Failure> {
             (envelope, folder)
         }
         Err(failure) if failure.exit == EXIT_UNREACHABLE => {
-            without_engine(&places).ok_or(failure)?
+            without_engine(&places, &target).ok_or(failure)?
         }
         Err(failure) => return Err(failure),
     };
@@ -189,17 +193,31 @@ fn loss_sentence((change, named): &(Change, bool), style: &Style) -> String {
     format!("{may}: damage in the spool was found at {time}: {text}")
 }
 
-fn without_engine(places: &Places) -> Option<(Envelope, PathBuf)> {
+fn without_engine(places: &Places, target: &TraceTarget) -> Option<(Envelope, PathBuf)> {
     let folder = places.event_log.clone().filter(|folder| folder.is_dir())?;
-    let note = format!(
-        "no Pelton answers on {}: only the event log was searched, what is queued is not told",
-        places.socket.display()
-    );
+    let socket = places.socket.display();
+    let mut data = TraceData::default();
+    let notes = match &places.spool {
+        None => {
+            let note = format!(
+                "no Pelton answers on {socket}: only the event log was searched, what waits is \
+                 not told"
+            );
+            vec![note]
+        }
+        Some(spool) => {
+            let note =
+                format!("no Pelton answers on {socket}: the event log and the spool were searched");
+            let (waiting, warnings) = still::waiting(spool, target);
+            data.messages = waiting;
+            [vec![note], warnings].concat()
+        }
+    };
     let envelope = Envelope {
         node: String::new(),
         at: wall_now().rfc3339().to_string(),
-        notes: vec![note],
-        reply: Reply::Trace(TraceData::default()),
+        notes,
+        reply: Reply::Trace(data),
     };
     Some((envelope, folder))
 }
@@ -386,6 +404,7 @@ fn state(life: &Life) -> &str {
     let end = life.events.iter().find(|event| is_terminal(event));
     match (end, &life.live) {
         (Some(end), _) => end["outcome"].as_str().unwrap_or("done"),
+        (None, Some(live)) if live.message.state == STORED => STORED,
         (None, Some(_)) => "queued",
         (None, None) => "unknown",
     }
@@ -396,6 +415,9 @@ fn is_terminal(event: &Value) -> bool {
 }
 
 fn next(lives: &Map<String, Life>) -> Vec<String> {
+    if let Some((id, _)) = lives.iter().rfind(|(_, life)| state(life) == STORED) {
+        return command(&["pelton", "spool", "show", id]);
+    }
     let queued = lives.values().filter(|life| state(life) == "queued");
     let live = queued.filter_map(|life| life.live.as_ref()).next_back();
     match live {
@@ -430,7 +452,7 @@ fn write_life(
     };
     let word = match word.as_str() {
         "DELIVERED" => style.good(&word),
-        "QUEUED" | "UNKNOWN" | "NOT KNOWN YET" => style.warn(&word),
+        "QUEUED" | "STORED" | "UNKNOWN" | "NOT KNOWN YET" => style.warn(&word),
         _ => style.fail(&word),
     };
     writeln!(
@@ -448,7 +470,7 @@ fn write_life(
         write_event(text, event, style)?;
     }
     match (&life.live, state(life)) {
-        (Some(trace), "queued") => write_live(text, trace, smtp, style),
+        (Some(trace), "queued" | STORED) => write_live(text, trace, smtp, style),
         (_, "unknown") => match (&life.loss, incomplete) {
             (Some(loss), why) if loss.1 || why.is_none() => {
                 writeln!(text, "now          {}", loss_sentence(loss, style))
