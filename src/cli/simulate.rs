@@ -1,4 +1,7 @@
-//! `pelton simulate`: whole engines in a simulated world of faults, one run per seed.
+//! `pelton simulate`: whole engines in a simulated world of faults, one run per seed; or throttles
+//! and limits alone.
+
+mod shaping;
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -28,6 +31,7 @@ Examples:
   pelton simulate --seeds 10000             some minutes of faults
   pelton simulate --seed 4711 --trace       one run, line by line
   pelton simulate --planted list            bugs that it has to find
+  pelton simulate --shaping --seeds 10000   throttles and limits, in random trees of scopes
 
 Exit codes: 0 done, 1 an invariant did not hold, or over many seeds something never happened.";
 
@@ -55,6 +59,9 @@ pub struct SimulateArgs {
     /// Plant a bug, which must be found: a name, or `list`
     #[arg(long)]
     pub planted: Option<String>,
+    /// Throttles and limits of connections in random trees of scopes, without faults
+    #[arg(long)]
+    pub shaping: bool,
     /// Threads; default one per core
     #[arg(long)]
     pub threads: Option<usize>,
@@ -66,6 +73,9 @@ struct Total {
 }
 
 pub fn run(args: &SimulateArgs) -> i32 {
+    if args.shaping {
+        return shaping::run(args);
+    }
     let planted = match args.planted.as_deref() {
         None => None,
         Some(name) => match Planted::parse(name) {

@@ -30,6 +30,7 @@ mod rates;
 mod recovery;
 mod scenario;
 mod schedule;
+pub mod shaping;
 mod trace;
 mod world;
 

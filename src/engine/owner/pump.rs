@@ -4,7 +4,6 @@
 use core::time::Duration;
 
 use crate::base::limit::Limit;
-use crate::base::throttle::Throttle;
 use crate::base::time::Mono;
 use crate::config::Blackhole;
 use crate::deliver::goal::{Connections, connection_goal, connections_to_open};
@@ -56,9 +55,9 @@ struct Against {
     /// A host for which a place can be taken before one has to be waited for. Who has no connection
     /// keeps it then: two who each wait for what the other has been handed would go on for ever.
     partly: Option<usize>,
-    throttled_until: Option<Mono>,
-    /// The one that is over then.
-    throttle: Option<Arc<Throttle>>,
+    /// When the first of those opens that are shut for a while, and which it is if a throttle is
+    /// what shuts it.
+    throttled_until: Option<(Mono, Option<usize>)>,
 }
 
 impl Owner {
@@ -86,6 +85,12 @@ impl Owner {
             .is_some_and(|it| it.bookings.are_held());
         if books && self.has_nothing_to_start(turn.now.mono, queue) {
             self.leave_throttles(queue);
+        } else if books
+            && let Some(link) = self.links.get_mut(&queue)
+            && link.connections.len() as u32 <= link.dialing
+        {
+            // It is woken by what it waits for: a host, a place, an answer, another turn.
+            link.bookings.leave_overdue(turn.now.mono);
         }
         self.note_cause(turn, queue);
     }
@@ -95,10 +100,6 @@ impl Owner {
         let (Some(link), Some(view)) = (self.links.get(&queue), self.queues.view(queue)) else {
             return true;
         };
-        let connecting = link.connections.len() as u32 <= link.dialing;
-        if connecting && link.bookings.is_overdue(now) {
-            return true;
-        }
         let held = link
             .adaptive
             .as_ref()
@@ -229,14 +230,14 @@ impl Owner {
             self.try_more_connections(turn, queue);
         }
         let wanted = self.connections_wanted(queue).min(most);
-        if let Some(link) = self.links.get_mut(&queue) {
-            link.bookings.set_of_hosts(None);
-        }
         if wanted == 0 {
             return self.drop_claim(turn, queue);
         }
         if self.waits_in_line(queue) {
             return;
+        }
+        if self.is_shut(turn, queue) {
+            return self.step_aside(turn, queue);
         }
         if !self.is_worth_connecting(turn.now.mono, queue) {
             return self.step_aside(turn, queue);
@@ -389,11 +390,10 @@ impl Owner {
             Choice::Host(index) => index,
             Choice::Full => match (against.partly, against.throttled_until) {
                 (Some(index), _) => index,
-                (None, Some(until)) if against.reached.is_empty() => {
-                    self.look_again(queue, until);
-                    if let Some(link) = self.links.get_mut(&queue) {
-                        let throttle = against.throttle.map(|it| (it, until));
-                        link.bookings.set_of_hosts(throttle);
+                (None, Some((until, index))) if against.reached.is_empty() => {
+                    match index {
+                        Some(index) => self.stand_before(turn, queue, &plan.hosts[index]),
+                        None => self.look_again(queue, until),
                     }
                     return Err(Obstacle::Throttled);
                 }
@@ -408,6 +408,7 @@ impl Owner {
         let now = turn.now.mono;
         let throttled = self.host_throttles(turn, queue, &host);
         if !self.may_connect(now, queue, throttled.connections.as_ref()) {
+            self.stand_before(turn, queue, &host);
             return Err(Obstacle::Throttled);
         }
         let limits = self.host_limits(turn, queue, &host);
@@ -449,13 +450,10 @@ impl Owner {
             }
             let crowded = self.crowded_until(turn.now.mono, queue, host);
             let throttled = self.host_opens_at(turn, queue, host);
-            let opens = throttled.as_ref().map(|(_, at)| *at);
-            if let Some(at) = opens.max(crowded) {
-                if against.throttled_until.is_none_or(|it| at < it) {
-                    against.throttled_until = Some(at);
-                    let is_it = opens == Some(at);
-                    against.throttle = throttled.filter(|_| is_it).map(|(it, _)| it);
-                }
+            if let Some(at) = throttled.max(crowded) {
+                let this = (at, (throttled > crowded).then_some(index));
+                let known = against.throttled_until.filter(|(it, _)| *it <= at);
+                against.throttled_until = known.or(Some(this));
                 return None;
             }
             let ip = host.address.ip();

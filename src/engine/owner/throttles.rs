@@ -16,7 +16,7 @@ use crate::config::SharedRate;
 use crate::deliver::route::Host;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl};
-use crate::engine::owner::{OpenJob, Owner, Timer};
+use crate::engine::owner::{OpenJob, Owner, Timer, Way};
 use crate::queue::QueueId;
 use crate::shape::rate::Gate;
 
@@ -55,9 +55,16 @@ pub(super) struct Bookings {
     /// At most one under each throttle, of which a queue meets few.
     held: Vec<(Arc<Throttle>, Booking)>,
     alarm: Option<(Mono, TimerKey)>,
-    /// What every host that has room otherwise has reached, and when the first is open again.
-    of_hosts: Option<(Arc<Throttle>, Mono)>,
+    /// No connection may begin before: its throttle or those of all its hosts are against it.
+    shut_until: Option<Mono>,
+    /// How often it has left turns to others since it last began a message.
+    left: u8,
 }
+
+/// So often a queue that waits for several throttles leaves a turn to others that comes too soon
+/// for it. Then it keeps what it has until it begins something: one turn is lost, but lines in
+/// which it never has both at the same time cannot starve it.
+const LEFT_MAX: u8 = 3;
 
 /// What a queue whose turn has not come waits for.
 enum Wait {
@@ -71,6 +78,38 @@ impl Bookings {
         let of = |(it, _): &(Arc<Throttle>, Booking)| Arc::ptr_eq(it, throttle);
         let index = self.held.iter().position(of)?;
         Some(self.held.swap_remove(index).1)
+    }
+
+    /// When the turn that it holds comes; without one, when it would.
+    fn opens_at(&self, throttle: &Arc<Throttle>) -> Mono {
+        let mut held = self.held.iter();
+        match held.find(|(it, _)| Arc::ptr_eq(it, throttle)) {
+            Some((_, booking)) => throttle.due(*booking).at,
+            None => throttle.opens_at(),
+        }
+    }
+
+    /// Turns under these throttles that come before this moment are of no use.
+    fn leave_before(&mut self, throttles: &[Arc<Throttle>], moment: Mono) {
+        self.leave(|throttle, at| {
+            at < moment && throttles.iter().any(|it| Arc::ptr_eq(it, throttle))
+        });
+    }
+
+    /// Leaves turns to others, but not for ever.
+    fn leave(&mut self, goes: impl Fn(&Arc<Throttle>, Mono) -> bool) {
+        if self.left >= LEFT_MAX {
+            return;
+        }
+        let before = self.held.len();
+        self.held.retain(|(throttle, booking)| {
+            let goes = goes(throttle, booking.at);
+            if goes {
+                throttle.give_back(*booking);
+            }
+            !goes
+        });
+        self.left += u8::from(self.held.len() < before);
     }
 
     /// Whether one may start now; otherwise when. The booking is held.
@@ -107,23 +146,15 @@ impl Bookings {
         !self.held.is_empty()
     }
 
-    /// No host may be connected to before this moment, or one may.
-    pub fn set_of_hosts(&mut self, until: Option<(Arc<Throttle>, Mono)>) {
-        self.of_hosts = until;
-    }
-
     /// The throttle that this queue waits for longest.
     pub fn latest(&self) -> Option<(&Throttle, Mono)> {
-        let held = self.held.iter().map(|(it, booking)| (&**it, booking.at));
-        let of_hosts = self.of_hosts.as_ref().map(|(it, at)| (&**it, *at));
-        held.chain(of_hosts).max_by_key(|(_, at)| *at)
+        let latest = self.held.iter().max_by_key(|(_, booking)| booking.at)?;
+        Some((&latest.0, latest.1.at))
     }
 
-    /// A turn that came long ago has not been used.
-    pub fn is_overdue(&self, now: Mono) -> bool {
-        self.held
-            .iter()
-            .any(|(_, booking)| booking.at + HOLD <= now)
+    /// Turns that came too long ago have not been used.
+    pub fn leave_overdue(&mut self, now: Mono) {
+        self.leave(|_, at| at + HOLD <= now);
     }
 
     /// Leaves its turns to others.
@@ -213,7 +244,6 @@ impl Owner {
     pub(super) fn leave_throttles(&mut self, queue: QueueId) {
         if let Some(link) = self.links.get_mut(&queue) {
             link.bookings.give_back();
-            link.bookings.set_of_hosts(None);
             if let Some((_, timer)) = link.bookings.alarm.take() {
                 self.timers.cancel(timer);
             }
@@ -255,11 +285,14 @@ impl Owner {
             return false;
         }
         let from = at.before(LEAD);
-        match from > now {
-            true => self.wait(now, queue, from),
-            false => self.look_again(queue, at + HOLD),
+        if from > now {
+            let of_connections = link.throttled.connections.clone();
+            link.bookings.leave_before(of_connections.as_slice(), from);
+            self.wait(now, queue, from);
+            return false;
         }
-        from <= now
+        self.look_again(queue, at + HOLD);
+        true
     }
 
     /// The connection that the next message of a queue goes to, if one may start now.
@@ -279,22 +312,40 @@ impl Owner {
         if !matches!(link.gate(turn), Gate::Open | Gate::One) {
             return None;
         }
+        let meets_host_throttles = link.meets_host_throttles;
         let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();
         let is_time = of_queue.is_empty() || self.is_time_for_class(turn.now.mono, queue);
-        if !is_time || !self.may_start(turn.now.mono, queue, &of_queue) {
+        if !is_time {
             return None;
         }
+        let key = match meets_host_throttles {
+            true => self.connection_of_open_host(turn.now.mono, queue, &of_queue)?,
+            false => best,
+        };
+        let may_start = self.may_start(turn.now.mono, queue, &of_queue);
+        may_start.then_some(key)
+    }
+
+    /// The least busy connection of those whose host may be given a message now. Without one a turn
+    /// under the throttles of the queue would pass unused.
+    fn connection_of_open_host(
+        &mut self,
+        now: Mono,
+        queue: QueueId,
+        of_queue: &[Arc<Throttle>],
+    ) -> Option<Key> {
         let link = self.links.get(&queue)?;
-        if !link.meets_host_throttles {
-            return Some(best);
-        }
-        // The least busy of those whose host may be given one now.
         let keys: Vec<Key> = link.openings.in_order().collect();
-        keys.into_iter().find(|key| {
+        let key = keys.into_iter().find(|key| {
             let outgoing = self.outgoing.get(*key);
             let of_host = outgoing.and_then(|it| it.throttled.messages.clone());
-            self.may_start(turn.now.mono, queue, &of_host)
-        })
+            self.may_start(now, queue, &of_host)
+        });
+        if key.is_none() {
+            let link = self.links.get_mut(&queue)?;
+            link.bookings.leave_before(of_queue, Mono::MAX);
+        }
+        key
     }
 
     /// Starts as many recipients of a job as its connection may carry and as may start now; the
@@ -344,13 +395,11 @@ impl Owner {
         if let Some(spacing) = of_queue.iter().map(spacing).max() {
             self.started_class(now, queue, (job.rank, started), spacing);
         }
-        if started > 0
-            && let Some(adaptive) = self
-                .links
-                .get_mut(&queue)
-                .and_then(|it| it.adaptive.as_mut())
-        {
-            adaptive.shape.started(turn.now);
+        if let Some(link) = self.links.get_mut(&queue).filter(|_| started > 0) {
+            link.bookings.left = 0;
+            if let Some(adaptive) = &mut link.adaptive {
+                adaptive.shape.started(turn.now);
+            }
         }
         let left = job.recipients.split_off(started);
         let entries: Vec<_> = left.iter().map(|(entry, _)| *entry).collect();
@@ -364,18 +413,77 @@ impl Owner {
         turn: &Turn<'_>,
         queue: QueueId,
         host: &Host,
-    ) -> Option<(Arc<Throttle>, Mono)> {
+    ) -> Option<Mono> {
         let Throttled {
             messages,
             connections,
         } = self.host_throttles(turn, queue, host);
-        let both = messages.into_iter().chain(connections);
-        let opens = both.map(|throttle| {
-            let at = throttle.opens_at();
-            (throttle, at)
-        });
-        let last = opens.max_by_key(|(_, at)| *at);
-        last.filter(|(_, at)| *at > turn.now.mono)
+        let bookings = &self.links.get(&queue)?.bookings;
+        let both = messages.iter().chain(&connections);
+        let at = both.map(|throttle| bookings.opens_at(throttle)).max()?;
+        (at > turn.now.mono).then_some(at)
+    }
+
+    /// No connection may begin now because of throttles that count at its host or count
+    /// connections: the queue stands in their line, at the host that opens first, and leaves turns
+    /// to others that would come before.
+    pub(super) fn stand_before(&mut self, turn: &Turn<'_>, queue: QueueId, host: &Host) {
+        let now = turn.now.mono;
+        let of_host = self.host_throttles(turn, queue, host);
+        let Some(link) = self.links.get_mut(&queue) else {
+            return;
+        };
+        let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();
+        let connections = link.throttled.connections.clone();
+        let hosts = of_host.messages.iter().chain(&of_host.connections);
+        let (mut until, mut granted) = (None, true);
+        for throttle in connections.iter().chain(hosts) {
+            match link.bookings.due(now, throttle) {
+                Ok(()) => {}
+                Err(Wait::Until(at)) => until = until.max(Some(at)),
+                Err(Wait::Grant) => granted = false,
+            }
+            if throttle.asks() {
+                self.reserving.push(throttle.clone());
+            }
+        }
+        if !granted {
+            self.ungranted.insert(queue);
+        }
+        link.bookings.shut_until = until;
+        let Some(until) = until else {
+            // Its turn has come meanwhile, or comes with the grant.
+            if granted {
+                self.look_again(queue, now);
+            }
+            return;
+        };
+        if link.connections.is_empty() {
+            link.bookings.leave_before(&of_queue, until);
+        }
+        self.wait(now, queue, until);
+    }
+
+    /// A queue that could not connect still cannot.
+    pub(super) fn is_shut(&mut self, turn: &Turn<'_>, queue: QueueId) -> bool {
+        let now = turn.now.mono;
+        let Some(link) = self.links.get_mut(&queue) else {
+            return false;
+        };
+        if link.bookings.shut_until.take().is_none_or(|at| at <= now) {
+            return false;
+        }
+        let Way::Known(plan) = &link.plan else {
+            return false;
+        };
+        let plan = plan.clone();
+        let opens = |host: &Host| self.host_opens_at(turn, queue, host);
+        let Some(first) = plan.hosts.iter().min_by_key(|host| opens(host)) else {
+            return false;
+        };
+        self.stand_before(turn, queue, first);
+        let link = self.links.get(&queue);
+        link.is_some_and(|it| it.bookings.shut_until.is_some())
     }
 
     /// Whether a connection to this host may be begun now.

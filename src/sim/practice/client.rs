@@ -1,5 +1,5 @@
-//! Who hands the mail over: one client for each shard, on the same machine, which sends some
-//! messages at a time without waiting and takes them back where they are not taken.
+//! Who hands the mail over: for each shard one client of every sender, on the same machine, which
+//! sends some messages at a time without waiting and takes them back where they are not taken.
 
 use core::net::IpAddr;
 use core::net::Ipv4Addr;
@@ -10,12 +10,19 @@ use crate::base::slab::Key;
 use crate::practice::SECOND;
 use crate::practice::load;
 use crate::practice::load::Letter;
+use crate::practice::report::Mail;
+use crate::sim::practice::seen::Seen;
 use crate::sim::practice::wire::Peer;
 use crate::sim::practice::world::Event;
 use crate::sim::practice::world::World;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2_525);
-const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)), 40_000);
+const PEER_PORT: u16 = 40_000;
+
+/// The address that the clients of a sender come from.
+pub fn sender_address(sender: usize) -> IpAddr {
+    Ipv4Addr::new(127, 0, 9, 1 + sender as u8).into()
+}
 
 /// Messages that are sent together; a session holds more than this.
 const TOGETHER_MAX: usize = 16;
@@ -46,25 +53,44 @@ pub struct Client {
 }
 
 impl World {
+    /// The clients of a sender follow each other, one for each shard.
+    fn shard_of(&self, client: usize) -> usize {
+        client % self.engines.len()
+    }
+
+    /// A message for one of the clients, which hands it over when it next goes on.
+    pub fn give(&mut self, client: usize, letter: &Letter) {
+        let number = self.mail.len() as u64;
+        self.mail.push(Mail {
+            provider: letter.provider as u32,
+            mailbox: ((letter.domain as u64) << 40) ^ letter.mailbox,
+            at_us: self.now_us,
+            ended: None,
+        });
+        let what = (letter.domain as u32, letter.size as u32);
+        self.letters.insert(number, what);
+        self.internet.arrived(letter.provider, self.now_us);
+        self.clients[client].waiting.push_back(number);
+    }
+
     /// A client connects, or sends what it has, unless it waits for answers.
-    pub fn client_goes_on(&mut self, shard: usize) {
-        let client = &mut self.clients[shard];
-        client.resting = false;
-        if client.waiting.is_empty() || !client.expects.is_empty() {
+    pub fn client_goes_on(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        it.resting = false;
+        if it.waiting.is_empty() || !it.expects.is_empty() {
             return;
         }
-        let Some(end) = client.conn else {
-            return self.client_connects(shard);
+        let Some(end) = it.conn else {
+            return self.client_connects(client);
         };
         let mut bytes = Vec::new();
-        while let Some(number) = self.clients[shard].waiting.pop_front() {
+        while let Some(number) = self.clients[client].waiting.pop_front() {
             self.write(number, &mut bytes);
-            let client = &mut self.clients[shard];
-            client
-                .expects
+            let it = &mut self.clients[client];
+            it.expects
                 .extend([Expect::Envelope, Expect::Envelope, Expect::Final]);
-            client.sent.push_back(number);
-            if client.sent.len() == TOGETHER_MAX {
+            it.sent.push_back(number);
+            if it.sent.len() == TOGETHER_MAX {
                 break;
             }
         }
@@ -72,14 +98,16 @@ impl World {
         self.plan(30, Event::ToEngine { end, bytes, ends });
     }
 
-    fn client_connects(&mut self, shard: usize) {
-        let now = self.now();
-        let id = self.engines[shard].accept(now, 0, PEER, LISTEN, &mut self.outbox);
-        let end = self.connect(shard, id, Peer::Client);
-        let client = &mut self.clients[shard];
-        client.conn = Some(end);
-        client.expects = VecDeque::from([Expect::Banner]);
-        client.input.clear();
+    fn client_connects(&mut self, client: usize) {
+        let (now, shard) = (self.now(), self.shard_of(client));
+        let address = sender_address(client / self.engines.len());
+        let peer = SocketAddr::new(address, PEER_PORT);
+        let id = self.engines[shard].accept(now, 0, peer, LISTEN, &mut self.outbox);
+        let end = self.connect(shard, id, Peer::Client(client));
+        let it = &mut self.clients[client];
+        it.conn = Some(end);
+        it.expects = VecDeque::from([Expect::Banner]);
+        it.input.clear();
         self.perform(shard);
     }
 
@@ -115,30 +143,30 @@ impl World {
         bytes.extend_from_slice(&content);
     }
 
-    pub fn client_reads(&mut self, shard: usize, bytes: &[u8]) {
-        self.clients[shard].input.extend_from_slice(bytes);
-        let input = core::mem::take(&mut self.clients[shard].input);
+    pub fn client_reads(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].input.extend_from_slice(bytes);
+        let input = core::mem::take(&mut self.clients[client].input);
         let mut rest = &input[..];
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, others) = rest.split_at(end + 1);
             rest = others;
             if line.get(3) != Some(&b'-') {
-                self.client_hears(shard, line.first() == Some(&b'2'));
+                self.client_hears(client, line.first() == Some(&b'2'));
             }
         }
-        self.clients[shard].input = rest.to_vec();
-        let client = &self.clients[shard];
-        if client.expects.is_empty() && !client.resting {
-            self.client_goes_on(shard);
+        self.clients[client].input = rest.to_vec();
+        let it = &self.clients[client];
+        if it.expects.is_empty() && !it.resting {
+            self.client_goes_on(client);
         }
     }
 
-    fn client_hears(&mut self, shard: usize, good: bool) {
-        let client = &mut self.clients[shard];
-        let expected = client.expects.pop_front();
+    fn client_hears(&mut self, client: usize, good: bool) {
+        let it = &mut self.clients[client];
+        let expected = it.expects.pop_front();
         if expected == Some(Expect::Banner) && good {
-            client.expects.push_back(Expect::Hello);
-            let Some(end) = client.conn else {
+            it.expects.push_back(Expect::Hello);
+            let Some(end) = it.conn else {
                 return;
             };
             let bytes = b"EHLO client.example\r\n".to_vec();
@@ -148,31 +176,32 @@ impl World {
         if expected != Some(Expect::Final) {
             return;
         }
-        let Some(number) = client.sent.pop_front() else {
+        let Some(number) = it.sent.pop_front() else {
             return;
         };
         if good {
             self.letters.swap_remove(&number);
+            self.see(Seen::Accepted { number });
             return;
         }
-        client.waiting.push_back(number);
-        if !core::mem::replace(&mut client.resting, true) {
-            self.plan(REST_US, Event::Client(shard));
+        it.waiting.push_back(number);
+        if !core::mem::replace(&mut it.resting, true) {
+            self.plan(REST_US, Event::Client(client));
         }
         self.refused_at_injection += 1;
     }
 
     /// What was under way is handed over again, on another connection.
-    pub fn client_closed(&mut self, shard: usize) {
-        let client = &mut self.clients[shard];
-        client.conn = None;
-        client.expects.clear();
-        client.held.clear();
-        while let Some(number) = client.sent.pop_back() {
-            client.waiting.push_front(number);
+    pub fn client_closed(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        it.conn = None;
+        it.expects.clear();
+        it.held.clear();
+        while let Some(number) = it.sent.pop_back() {
+            it.waiting.push_front(number);
         }
-        if !client.waiting.is_empty() && !core::mem::replace(&mut client.resting, true) {
-            self.plan(REST_US, Event::Client(shard));
+        if !it.waiting.is_empty() && !core::mem::replace(&mut it.resting, true) {
+            self.plan(REST_US, Event::Client(client));
         }
     }
 }

@@ -54,9 +54,11 @@ const MESH_US: u64 = 20;
 impl World {
     /// Makes the engines, on an empty spool.
     pub fn start(&mut self, config: &Arc<Config>, shards: usize) {
-        self.cells.memory_limit.set(MEMORY);
-        self.cells.memory_used.set(1 << 20);
-        self.cells.disk_free.set(SPACE_FREE);
+        for cells in &self.cells {
+            cells.memory_limit.set(MEMORY);
+            cells.memory_used.set(1 << 20);
+            cells.disk_free.set(SPACE_FREE);
+        }
         let recovery = Recovery::new(SPOOL_ID, shards as u16);
         let homes = recovery.finish(&mut |_, _, _| Err(log::Fault::Io));
         for (index, mut home) in homes.into_iter().enumerate() {
@@ -80,7 +82,7 @@ impl World {
                 seed: Prng::new(self.seed ^ u64::from(shard.0)).next(),
                 config: config.clone(),
                 identity: Identity::default(),
-                cells: self.cells.clone(),
+                cells: self.cells[index].clone(),
                 spool: Spool::new(spool_config, beginning),
                 hose: Hose::new(settings, shard, Vec::new()),
                 orders: Arc::default(),
@@ -105,7 +107,8 @@ impl World {
         }
         self.outbox.reuse(actions);
         if let Some(next) = self.engines[shard].next_wakeup() {
-            let at_us = self.moment_us(next).max(self.now_us + 1);
+            let wanted_us = self.moment_us(next).max(self.now_us + 1);
+            let at_us = wanted_us + self.late_us[shard];
             if self.ticks[shard].is_none_or(|planned| at_us < planned) {
                 self.ticks[shard] = Some(at_us);
                 self.schedule.plan(at_us, Event::Tick { shard, at_us });

@@ -2,11 +2,12 @@
 //! faults, in virtual time, with nothing going wrong but what the receivers of a scenario do.
 //! Nothing is checked here, everything is counted; a day of mail takes seconds.
 
-mod client;
+pub(super) mod client;
 mod engines;
+pub(super) mod seen;
 mod told;
 mod wire;
-mod world;
+pub(super) mod world;
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use crate::engine::io::Input;
 use crate::practice::report::Ended;
 use crate::practice::session::Said;
 use crate::practice::session::Session;
+use crate::sim::practice::seen::Seen;
 use crate::sim::practice::world::Event;
 use crate::sim::practice::world::World;
 
@@ -34,8 +35,8 @@ pub struct End {
 }
 
 pub enum Peer {
-    /// The client of the engine's shard.
-    Client,
+    /// One of the clients, by its place.
+    Client(usize),
     Receiver(Receiver),
 }
 
@@ -78,8 +79,12 @@ impl World {
             return;
         };
         let after_us = match &end.peer {
-            Peer::Client => LOCAL_US,
-            Peer::Receiver(receiver) => receiver.way_us,
+            Peer::Client(_) => LOCAL_US,
+            Peer::Receiver(receiver) => {
+                let way_us = receiver.way_us;
+                self.see_sent(key, &bytes);
+                way_us
+            }
         };
         self.plan(after_us, Event::ToPeer { end: key, bytes });
     }
@@ -87,9 +92,20 @@ impl World {
     /// An engine takes input again.
     pub fn resume(&mut self, shard: usize, id: ConnId) {
         if let Some(end) = self.end_of(shard, id) {
-            let bytes = core::mem::take(&mut self.clients[shard].held);
+            let bytes = match self.client_at(end) {
+                Some(client) => core::mem::take(&mut self.clients[client].held),
+                None => Vec::new(),
+            };
             let ends = false;
             self.plan(0, Event::ToEngine { end, bytes, ends });
+        }
+    }
+
+    /// The client whose connection this is.
+    fn client_at(&self, key: Key) -> Option<usize> {
+        match self.ends.get(key)?.peer {
+            Peer::Client(client) => Some(client),
+            Peer::Receiver(_) => None,
         }
     }
 
@@ -98,12 +114,15 @@ impl World {
         let Some(end) = self.ends.get_mut(key) else {
             return;
         };
-        let shard = end.shard;
-        let Peer::Receiver(receiver) = &mut end.peer else {
-            return match bytes.is_empty() {
-                true => self.plan(LOCAL_US, Event::Gone(key)),
-                false => self.client_reads(shard, bytes),
-            };
+        let receiver = match &mut end.peer {
+            Peer::Receiver(receiver) => receiver,
+            Peer::Client(_) if bytes.is_empty() => {
+                return self.plan(LOCAL_US, Event::Gone(key));
+            }
+            Peer::Client(client) => {
+                let client = *client;
+                return self.client_reads(client, bytes);
+            }
         };
         if bytes.is_empty() {
             if let Some(session) = receiver.session.take() {
@@ -168,7 +187,9 @@ impl World {
         };
         let (shard, id, closing) = (end.shard, end.id, end.closing);
         if !self.engines[shard].wants_read(id) && !closing {
-            self.clients[shard].held.extend_from_slice(&bytes);
+            if let Some(client) = self.client_at(key) {
+                self.clients[client].held.extend_from_slice(&bytes);
+            }
             return;
         }
         if !bytes.is_empty() && !closing {
@@ -202,7 +223,13 @@ impl World {
             speaks_us: 0,
             session: None,
         };
+        let source = receiver.source;
         let end = self.connect(shard, id, Peer::Receiver(receiver));
+        self.see(Seen::Dialed {
+            conn: end,
+            source,
+            remote,
+        });
         let now_us = self.now_us;
         // Where nobody answers, the engine's patience ends it.
         if provider.is_none_or(|it| self.internet.answers(it, now_us)) {
@@ -269,8 +296,9 @@ impl World {
         };
         let (shard, id) = (end.shard, end.id);
         self.conns.swap_remove(&(shard, id));
+        self.see(Seen::Gone { conn: key });
         match end.peer {
-            Peer::Client => self.client_closed(shard),
+            Peer::Client(client) => self.client_closed(client),
             Peer::Receiver(receiver) => {
                 if let Some(session) = receiver.session {
                     session.close(&mut self.internet);

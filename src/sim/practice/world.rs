@@ -20,6 +20,7 @@ use crate::engine::io::ToShard;
 use crate::log::OpId;
 use crate::practice::SECOND;
 use crate::practice::internet::Internet;
+use crate::practice::load::Letter;
 use crate::practice::load::Mix;
 use crate::practice::load::TICK_US;
 use crate::practice::report;
@@ -34,6 +35,7 @@ use crate::sim::event_disk::EventDisk;
 use crate::sim::practice::Progress;
 use crate::sim::practice::Setup;
 use crate::sim::practice::client::Client;
+use crate::sim::practice::seen::Seen;
 use crate::sim::practice::wire::End;
 use crate::sim::schedule::Schedule;
 use crate::types::id::ShardId;
@@ -51,6 +53,11 @@ const PROGRESS_EVERY_US: u64 = 60 * SECOND;
 pub enum Event {
     /// Mail of a tick comes into being.
     Arrive,
+    /// A client is given a message.
+    Given {
+        client: usize,
+        letter: Letter,
+    },
     Tick {
         shard: usize,
         at_us: u64,
@@ -103,10 +110,13 @@ pub struct World {
     pub schedule: Schedule<Event>,
     pub engines: Vec<Engine>,
     pub outbox: Outbox,
-    pub cells: Arc<Cells>,
+    /// Those of each shard: the same ones, unless something is wrong on purpose.
+    pub cells: Vec<Arc<Cells>>,
     pub keeper: Keeper,
     /// Planned wake-ups, by shard.
     pub ticks: Vec<Option<u64>>,
+    /// So much later than it wanted a shard is woken.
+    pub late_us: Vec<u64>,
     pub mesh: Vec<VecDeque<MeshMessage>>,
     pub mesh_last_us: Vec<u64>,
     pub ends: Slab<End>,
@@ -124,13 +134,19 @@ pub struct World {
     pub delivered: u64,
     pub duplicates: u64,
     pub refused_at_injection: u64,
+    pub seen: Option<Vec<(u64, Seen)>>,
 }
 
 impl World {
     pub fn new(setup: &Setup) -> World {
+        let cells = Arc::new(Cells::new(setup.config.listeners().len()));
+        World::with(setup, 1, vec![cells; setup.shards])
+    }
+
+    /// With so many senders, and cells for each shard.
+    pub fn with(setup: &Setup, senders: usize, cells: Vec<Arc<Cells>>) -> World {
         let scenario = setup.scenario.clone();
         let shards = setup.shards;
-        let cells = Arc::new(Cells::new(setup.config.listeners().len()));
         let mut world = World {
             internet: Internet::new(scenario.clone(), setup.seed),
             now_us: 0,
@@ -140,6 +156,7 @@ impl World {
             cells,
             keeper: Keeper::default(),
             ticks: vec![None; shards],
+            late_us: vec![0; shards],
             mesh: (0..shards * shards).map(|_| VecDeque::new()).collect(),
             mesh_last_us: vec![0; shards * shards],
             ends: Slab::default(),
@@ -147,7 +164,7 @@ impl World {
             disk: Disk::new(setup.seed, None),
             events: EventDisk::new(setup.seed, None),
             counts: Counts::default(),
-            clients: (0..shards).map(|_| Client::default()).collect(),
+            clients: (0..shards * senders).map(|_| Client::default()).collect(),
             mix: Mix::new(&scenario, setup.seed),
             mail: Vec::new(),
             letters: Map::default(),
@@ -156,6 +173,7 @@ impl World {
             delivered: 0,
             duplicates: 0,
             refused_at_injection: 0,
+            seen: None,
             seed: setup.seed,
             scenario,
         };
@@ -164,18 +182,12 @@ impl World {
     }
 
     pub fn run(mut self, progress: &mut dyn FnMut(&Progress)) -> Report {
-        for shard in 0..self.engines.len() {
-            self.handle(shard, Input::Tick);
-        }
+        self.begin();
         self.schedule.plan(0, Event::Arrive);
         let end_us = self.scenario.duration_us;
         let mut told_us = 0;
-        while let Some((at_us, event)) = self.schedule.pop() {
-            if at_us >= end_us {
-                break;
-            }
-            self.now_us = at_us;
-            self.happens(event);
+        while self.goes_on(end_us) {
+            let at_us = self.now_us;
             if at_us >= told_us {
                 told_us = at_us + PROGRESS_EVERY_US;
                 progress(&Progress {
@@ -194,6 +206,24 @@ impl World {
             refused_at_injection: self.refused_at_injection,
         };
         report::report(&run, self.seed)
+    }
+
+    /// The engines look around for the first time.
+    pub fn begin(&mut self) {
+        for shard in 0..self.engines.len() {
+            self.handle(shard, Input::Tick);
+        }
+    }
+
+    /// The next event happens, unless there is none before the end.
+    pub fn goes_on(&mut self, end_us: u64) -> bool {
+        let next = self.schedule.pop().filter(|(at_us, _)| *at_us < end_us);
+        let Some((at_us, event)) = next else {
+            return false;
+        };
+        self.now_us = at_us;
+        self.happens(event);
+        true
     }
 
     pub fn now(&self) -> Now {
@@ -215,6 +245,10 @@ impl World {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Arrive => self.arrive(),
+            Event::Given { client, letter } => {
+                self.give(client, &letter);
+                self.client_goes_on(client);
+            }
             Event::Tick { shard, at_us } => {
                 if self.ticks[shard] == Some(at_us) {
                     self.ticks[shard] = None;
@@ -226,7 +260,7 @@ impl World {
             Event::ToEngine { end, bytes, ends } => self.engine_gets(end, bytes, ends),
             Event::Left(end) => self.left(end),
             Event::Gone(end) => self.gone(end),
-            Event::Client(shard) => self.client_goes_on(shard),
+            Event::Client(client) => self.client_goes_on(client),
             Event::DiskDone { shard, op } => {
                 let (now_us, counts) = (self.now_us, &mut self.counts);
                 let completion = self.disk.end(now_us, shard, op, counts);
@@ -257,27 +291,15 @@ impl World {
     /// The mail of one tick, and the next tick that has some.
     fn arrive(&mut self) {
         let (from_us, end_us) = (self.now_us, self.scenario.load.until_us);
-        let shards = self.clients.len();
+        let clients = self.clients.len();
         for _ in 0..self.scenario.load.between(from_us, from_us + TICK_US) {
             let Some(letter) = self.mix.letter() else {
                 return;
             };
-            let number = self.mail.len() as u64;
-            self.mail.push(Mail {
-                provider: letter.provider as u32,
-                mailbox: ((letter.domain as u64) << 40) ^ letter.mailbox,
-                at_us: from_us,
-                ended: None,
-            });
-            let domain = letter.domain as u32;
-            self.letters.insert(number, (domain, letter.size as u32));
-            self.internet.arrived(letter.provider, from_us);
-            self.clients[number as usize % shards]
-                .waiting
-                .push_back(number);
+            self.give(self.mail.len() % clients, &letter);
         }
-        for shard in 0..shards {
-            self.client_goes_on(shard);
+        for client in 0..clients {
+            self.client_goes_on(client);
         }
         if from_us + TICK_US < end_us {
             self.plan(TICK_US, Event::Arrive);
