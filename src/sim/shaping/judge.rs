@@ -6,8 +6,8 @@
 //! queue could always use what the throttle allows. Of a throttle of connections the demand is mail
 //! for which no connection is being made yet.
 //!
-//! Queues that are under several throttles cost the others something: beside them less is asked for.
-//! When they are served themselves depends on all their lines, and is not judged but by the end.
+//! Queues that are under several throttles cost the others something: beside them less is asked
+//! for. When they are served themselves depends on all their lines, and is judged by the end only.
 //!
 //! Who waits stands in one line; a queue that is striped over the shards once for each of them.
 
