@@ -592,6 +592,7 @@ impl Desk {
         let process = metrics::Process::read();
         let (free_bytes, size_bytes) = facts.disk.unzip();
         let rates = self.sampler().rates(now, &total);
+        let recent = self.sampler().recent(now, &total);
         let mut status = StatusData {
             version: facts.version,
             pid: std::process::id(),
@@ -620,6 +621,7 @@ impl Desk {
             absent_sources: self.surroundings.orders.absent(),
             shards: facts.shards,
             rates,
+            recent,
             total,
             per_shard,
             resident_bytes: process.resident_bytes,

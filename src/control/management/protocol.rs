@@ -128,6 +128,8 @@ pub struct StatusData {
     pub event_log: String,
     pub shards: u64,
     pub rates: Rates,
+    #[serde(default)]
+    pub recent: Recent,
     /// All shards together.
     pub total: ShardStats,
     pub per_shard: Vec<ShardStats>,
@@ -198,6 +200,16 @@ pub struct Rates {
     pub bounced_per_second: Option<f64>,
     /// Growth of the queues; negative when they shrink.
     pub queued_per_second: Option<f64>,
+}
+
+/// What has become of attempts in the last quarter of an hour, or since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Recent {
+    pub seconds: u64,
+    pub delivered: u64,
+    pub delayed: u64,
+    /// With those whose time was up.
+    pub bounced: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -8,12 +8,16 @@ use crate::base::time::Wall;
 use crate::engine::stats::ShardStats;
 
 use super::protocol::Rates;
+use super::protocol::Recent;
 
 /// How often a sample is taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Samples kept: rates look back half a minute.
-const SAMPLES_MAX: usize = 7;
+/// Rates look back so many samples: half a minute.
+const SAMPLES_OF_RATES: usize = 7;
+
+/// Samples kept: a quarter of an hour.
+const SAMPLES_MAX: usize = 15 * 12 + 1;
 
 #[derive(Clone, Copy)]
 struct Sample {
@@ -52,9 +56,10 @@ impl Sampler {
         self.samples.push_back(Sample::of(at, total));
     }
 
-    /// Rates from the oldest sample to these numbers.
+    /// Rates from half a minute ago to these numbers.
     pub fn rates(&self, at: Wall, total: &ShardStats) -> Rates {
-        let Some(first) = self.samples.front() else {
+        let before = self.samples.len().saturating_sub(SAMPLES_OF_RATES);
+        let Some(first) = self.samples.get(before) else {
             return Rates::default();
         };
         let seconds = at.since(first.at).as_secs_f64();
@@ -72,6 +77,20 @@ impl Sampler {
                 first.queued + last.recovered.saturating_sub(first.recovered),
                 last.queued,
             ),
+        }
+    }
+
+    /// What has become of attempts since the oldest sample.
+    pub fn recent(&self, at: Wall, total: &ShardStats) -> Recent {
+        let Some(first) = self.samples.front() else {
+            return Recent::default();
+        };
+        let last = Sample::of(at, total);
+        Recent {
+            seconds: at.since(first.at).as_secs(),
+            delivered: last.delivered.saturating_sub(first.delivered),
+            delayed: last.delayed.saturating_sub(first.delayed),
+            bounced: last.bounced.saturating_sub(first.bounced),
         }
     }
 
@@ -127,7 +146,12 @@ mod tests {
         let rates = sampler.rates(at(195), &total(950, 810));
         assert_eq!(rates.injected_per_second, Some(10.0));
         assert_eq!(rates.queued_per_second, Some(-2.0));
-        assert!(sampler.samples.len() <= SAMPLES_MAX);
+        assert_eq!(sampler.recent(at(195), &total(950, 810)).seconds, 95);
+        for step in 20..400 {
+            sampler.sample(at(100 + 5 * step), &total(50 * step, 0));
+        }
+        let recent = sampler.recent(at(2_100), &total(20_000, 0));
+        assert_eq!((sampler.samples.len(), recent.seconds), (SAMPLES_MAX, 905));
         sampler.sample(at(50), &total(0, 0));
         assert_eq!(sampler.samples.len(), 1, "a clock set back begins anew");
     }

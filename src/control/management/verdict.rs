@@ -24,6 +24,16 @@ const OLDEST_SECONDS_MAX: u64 = 12 * 3_600;
 /// Events that wait for the disk: a minute of a busy shard.
 const EVENT_BACKLOG_BYTES_MAX: u64 = 8 << 20;
 
+/// Fewer attempts in the last quarter of an hour say nothing.
+const RECENT_MIN: u64 = 100;
+
+/// Percent of the messages that ended which may have bounced. Receivers act against senders of
+/// much less; but every list has bad days.
+const BOUNCED_PERCENT_MAX: u64 = 20;
+
+/// Percent of the attempts that may have ended in a delay: more than greylisting brings about.
+const DELAYED_PERCENT_MAX: u64 = 80;
+
 /// The reasons, the worst first.
 pub fn warnings(status: &StatusData) -> Vec<Warning> {
     let mut found = Found::default();
@@ -32,6 +42,7 @@ pub fn warnings(status: &StatusData) -> Vec<Warning> {
     event_log(status, &mut found);
     config(status, &mut found);
     delivery(status, &mut found);
+    receivers(status, &mut found);
     for sentence in &status.absent_sources {
         found.warn(format!("W101 {sentence}"), &["queue", "list"]);
     }
@@ -119,6 +130,31 @@ fn delivery(status: &StatusData, found: &mut Found) {
     if let Some(text) = unnamed_binding(gauges) {
         let filter = format!("binding={}", gauges.unnamed_binding);
         found.warn(text, &["queue", "list", "--where", &filter]);
+    }
+}
+
+/// What receivers make of the mail.
+fn receivers(status: &StatusData, found: &mut Found) {
+    let recent = &status.recent;
+    let ended = recent.delivered + recent.bounced;
+    let time = units::duration(Duration::from_secs(recent.seconds));
+    if ended >= RECENT_MIN && recent.bounced * 100 > ended * BOUNCED_PERCENT_MAX {
+        let text = format!(
+            "{} % of the {} that ended in the last {time} bounced",
+            recent.bounced * 100 / ended,
+            units::counted(ended, "message"),
+        );
+        found.warn(text, &["queue", "list"]);
+    }
+    let attempts = ended + recent.delayed;
+    if attempts >= RECENT_MIN && recent.delayed * 100 > attempts * DELAYED_PERCENT_MAX {
+        let text = format!(
+            "{} % of the {} in the last {time} ended in a delay: receivers put mail off, or \
+             do not answer",
+            recent.delayed * 100 / attempts,
+            units::counted(attempts, "attempt"),
+        );
+        found.warn(text, &["queue", "list"]);
     }
 }
 
@@ -251,6 +287,7 @@ fn config(status: &StatusData, found: &mut Found) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::management::protocol::Recent;
     use crate::control::management::protocol::SpoolReading;
     use crate::engine::stats::ShardStats;
 
@@ -374,6 +411,39 @@ mod tests {
         let found = warnings(&status);
         assert_eq!((found.len(), found[0].level), (1, Level::Warn));
         assert!(found[0].text.starts_with("queues at rest: 3 of 4;"));
+    }
+
+    #[test]
+    fn mail_that_receivers_do_not_take_is_told_if_there_is_enough_of_it() {
+        for (delivered, delayed, bounced, told) in [
+            (80, 0, 20, None),
+            (60, 0, 30, None),
+            (
+                790,
+                0,
+                210,
+                Some("21 % of the 1,000 messages that ended in the last 15m bounced"),
+            ),
+            (20, 80, 0, None),
+            (
+                1,
+                999,
+                0,
+                Some("99 % of the 1,000 attempts in the last 15m ended in a delay"),
+            ),
+        ] {
+            let mut status = healthy();
+            status.recent = Recent {
+                seconds: 900,
+                delivered,
+                delayed,
+                bounced,
+            };
+            let found = warnings(&status);
+            let begins = |warning: &Warning| told.is_some_and(|it| warning.text.starts_with(it));
+            assert_eq!(found.len(), usize::from(told.is_some()), "{found:?}");
+            assert!(found.iter().all(begins), "{found:?}");
+        }
     }
 
     #[test]
