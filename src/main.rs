@@ -56,6 +56,8 @@ enum Command {
     Release(cli::act::ReleaseArgs),
     /// Send queues to another host than DNS says, until a time or pelton undo
     Reroute(cli::act::RerouteArgs),
+    /// Give what is there now to another binding, or to a binding group
+    Rebind(cli::act::RebindArgs),
     /// Do not try what is there now before a time
     Delay(cli::act::DelayArgs),
     /// Try what is delayed now
@@ -93,6 +95,7 @@ fn main() {
         Command::Hold(args) => cli::act::hold(&args).into(),
         Command::Release(args) => cli::act::release(&args).into(),
         Command::Reroute(args) => cli::act::reroute(&args).into(),
+        Command::Rebind(args) => cli::act::rebind(&args).into(),
         Command::Delay(args) => cli::act::delay(&args).into(),
         Command::Flush(args) => cli::act::flush(&args).into(),
         Command::Fail(args) => cli::act::fail(&args).into(),

@@ -178,6 +178,7 @@ impl World {
                 reading: read_mood.lock().unwrap().reading.then_some((3, 90)),
                 ..facts(&facts_folder)
             }),
+            bindings: Arc::new(|| vec!["default".to_owned()]),
             config_on_disk: Arc::new(move || match edited_mood.lock().unwrap().edited {
                 false => ConfigOnDisk::Same,
                 true => ConfigOnDisk::Differs("beef".into()),

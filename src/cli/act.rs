@@ -1,5 +1,5 @@
 //! The commands that act on queued mail: `pelton suspend | resume | hold | release | reroute |
-//! delay | flush | fail | orders | undo`. Each shows what it would touch and asks before it acts.
+//! rebind | delay | flush | fail | orders | undo`. Each shows what it would touch and asks before it acts.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -71,6 +71,18 @@ Examples:
 
 Queues that match are delivered to that host, whatever DNS or the configuration says, mail of later
 included, until the time is over or the order is taken back. What is on the wire is finished.";
+
+const REBIND_EXAMPLES: &str = "\
+Examples:
+  pelton rebind binding=pool-3 --to pool-4                its address is blocked: all of it
+  pelton rebind 'binding=pool-3 domain=example.com' --to pool
+                                                          one of the group for each, drawn
+  pelton rebind campaign=spring --to bulk --dry-run       what it would touch
+
+What matches now moves to the queues of that binding, or of one that is drawn from the group among
+those that nothing stops, with its attempts, its age and its next time. A message that is on the
+wire moves if its host does not take it. Which binding it had before is not kept, so pelton undo
+only stops an order that is still under way; to move mail again, give another.";
 
 const DELAY_EXAMPLES: &str = "\
 Examples:
@@ -164,6 +176,16 @@ pub struct RerouteArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(after_help = REBIND_EXAMPLES)]
+pub struct RebindArgs {
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// The binding, or the binding group
+    #[arg(long, value_name = "BINDING")]
+    pub to: String,
+}
+
+#[derive(Args, Clone, Debug)]
 #[command(after_help = DELAY_EXAMPLES)]
 pub struct DelayArgs {
     #[command(flatten)]
@@ -226,6 +248,11 @@ pub fn reroute(args: &RerouteArgs) -> u8 {
         &args.what,
         args.time,
     )
+}
+
+pub fn rebind(args: &RebindArgs) -> u8 {
+    let deed = (Verb::Rebind, Some(args.to.as_str()));
+    run(deed, &args.what, TimeArgs::default())
 }
 
 pub fn delay(args: &DelayArgs) -> u8 {
@@ -390,7 +417,9 @@ pub fn page(verb: Verb, envelope: Envelope, style: &Style) -> Result<Page, Failu
         Some(order) => {
             let id = order.id.to_string();
             match verb {
-                Verb::Fail | Verb::Flush => next.push(command(&["pelton", "status"])),
+                Verb::Fail | Verb::Flush | Verb::Rebind => {
+                    next.push(command(&["pelton", "status"]))
+                }
                 _ => next.push(command(&["pelton", "undo", &id])),
             }
             given_text(verb, order, &ordered, style)
@@ -418,9 +447,12 @@ fn given_text(verb: Verb, order: &OrderState, ordered: &OrderedData, style: &Sty
         return format!("{id}: {}{until}; it concerns {met} now\n", verb.done());
     }
     let changed = order.changed.unwrap_or(0);
+    let to = order.to.as_deref().filter(|_| verb == Verb::Rebind);
+    let to = to.map(|to| format!(" to {}", clean(to)));
+    let to = to.unwrap_or_default();
     let mut text = match ordered.done {
         true => format!(
-            "{id}: {} {}{until}\n",
+            "{id}: {} {}{to}{until}\n",
             units::counted(changed, "message"),
             verb.done()
         ),
@@ -530,7 +562,8 @@ Examples:
   pelton undo 7               order 7, as pelton orders lists it
 
 Suspended and held mail goes on, delayed mail is due. Messages that were failed cannot come back,
-and flushed ones have been due: then nothing is done and the exit code is 1.";
+flushed ones have been due, and rebound ones stay where they are: then nothing is done and the exit
+code is 1. An order that is still under way stops.";
 
 const RESUME_EXAMPLES: &str = "\
 Examples:
@@ -648,6 +681,10 @@ pub fn undone_page(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
                     text,
                     "{id} stopped: {messages} had failed and cannot come back"
                 )
+            }
+            (None, Some(count @ 1..)) if order.verb == "rebind" => {
+                let messages = units::counted(count, "message");
+                writeln!(text, "{id} stopped: {messages} had moved and stay there")
             }
             _ => writeln!(text, "{id} taken back: {what}"),
         };

@@ -629,6 +629,13 @@ impl State {
         }
     }
 
+    fn binding_names(&self) -> Vec<String> {
+        let config = self.config();
+        let bindings = config.bindings().iter().map(|it| it.name.clone());
+        let groups = config.groups().iter().filter(|it| !it.members.is_empty());
+        bindings.chain(groups.map(|it| it.name.clone())).collect()
+    }
+
     /// What shards look at before they take mail.
     fn sample(&self) {
         prepare::sample(&self.boot.cells, &self.config(), &self.boot.config);
@@ -756,6 +763,7 @@ impl Control {
 fn surroundings(state: &Arc<State>) -> Surroundings {
     let (asking, reloading) = (state.clone(), state.clone());
     let (facts, disk, clock) = (state.clone(), state.clone(), state.clone());
+    let names = state.clone();
     Surroundings {
         ask: Arc::new(move |asked, query| {
             let requests = asking.requests.clone();
@@ -781,6 +789,7 @@ fn surroundings(state: &Arc<State>) -> Surroundings {
         }),
         facts: Arc::new(move || facts.facts()),
         config_on_disk: Arc::new(move || disk.config_on_disk()),
+        bindings: Arc::new(move || names.binding_names()),
         clock: Arc::new(move || clock.clock.now().wall),
         journal: state.journal.clone(),
         orders: state.boot.orders.clone(),

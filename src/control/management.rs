@@ -92,6 +92,8 @@ pub struct Surroundings {
     pub facts: Arc<dyn Fn() -> Facts + Send + Sync>,
     /// Reads the configuration file and compares it with what runs.
     pub config_on_disk: Arc<dyn Fn() -> ConfigOnDisk + Send + Sync>,
+    /// The names of the bindings that run, and of their groups that have members.
+    pub bindings: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub clock: Arc<dyn Fn() -> Wall + Send + Sync>,
     pub journal: Arc<Journal>,
     pub orders: Arc<Registry>,

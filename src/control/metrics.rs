@@ -57,6 +57,12 @@ const TABLE: &[Metric] = &[
     ),
     metric!(
         Counter,
+        "pelton_messages_rebound_total",
+        "Messages that an operator has given to another binding.",
+        counters.messages_rebound
+    ),
+    metric!(
+        Counter,
         "pelton_messages_bounced_total",
         "Messages refused for good.",
         counters.messages_bounced

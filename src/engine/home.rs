@@ -23,6 +23,7 @@ use crate::hose;
 use crate::hose::{AdaptiveFacts, EventFacts, Hose, RejectionFacts};
 use crate::inject::Ticket;
 use crate::log::{CommitId, Completion, DiskOp, Durable, FailedCommits, Fault, OpId, Space};
+use crate::queue::Departed;
 use crate::spool;
 use crate::spool::{
     BodyAt, Completed, EventSeq, ReadError, Refused, Spool, Unreported, UnreportedEvent,
@@ -102,6 +103,8 @@ pub struct Home {
     /// For the engine, once it has the turn again.
     pub told: Vec<Told>,
     pub bodies: Vec<(ShardId, BatchId, Result<Arc<Content>, Unread>)>,
+    /// Entries that have left a queue, for the owners of those that they go to.
+    pub onward: Vec<Departed>,
     stopped: Option<Refused>,
     barriers: Vec<Barrier>,
 }
@@ -125,6 +128,7 @@ impl Home {
             gather: Gather::default(),
             told: Vec::new(),
             bodies: Vec::new(),
+            onward: Vec::new(),
             stopped: None,
             barriers: Vec::new(),
         }
@@ -200,8 +204,13 @@ impl Home {
             recipient,
             binding,
             content,
+            onward,
             ..
         } = settled;
+        if let Some(arrival) = onward {
+            let (arrival, content) = (*arrival, content.clone());
+            self.onward.push(Departed { arrival, content });
+        }
         let (event, commit) = self.spool.settle(turn.now, &outcome);
         match commit {
             Some(commit) => self.note_event(commit.0, event),
@@ -218,7 +227,7 @@ impl Home {
         };
         let facts = facts(turn, content, outcome.message, &recipient, &binding);
         let class = match outcome.kind {
-            OutcomeKind::Delivered => 0,
+            OutcomeKind::Delivered | OutcomeKind::Rebound { .. } => 0,
             _ => u16::from(classify::bounce_class(outcome.stage, &outcome.reply).number()),
         };
         self.hose.outcome(commit, &facts, &outcome, class);
@@ -332,7 +341,8 @@ impl Home {
             if only.is_some_and(|outcome| outcome.message != message) {
                 continue;
             }
-            let (address, binding) = (&recipient.address, &recipient.binding);
+            let address = &recipient.address;
+            let binding = lost.binding.as_ref().unwrap_or(&recipient.binding);
             let mut facts = facts(turn, &known.content, message, address, binding);
             facts.size = known.body_bytes.into();
             match only {
@@ -659,6 +669,7 @@ pub fn arrivals(
             size,
             flow: flow.clone(),
             progress: Progress::default(),
+            moved: None,
             in_doubt: false,
         })
 }

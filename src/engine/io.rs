@@ -261,6 +261,9 @@ pub struct Settled {
     pub binding: Arc<str>,
     /// Nothing if the body had left memory; the home reads it from its record then.
     pub content: Option<Arc<Content>>,
+    /// Of one that is rebound: the entry, for the owner of its new queue. It goes by its home, so
+    /// that what becomes of it there comes home after this.
+    pub onward: Option<Box<Arrival>>,
 }
 
 pub enum Action {

@@ -26,8 +26,8 @@ use crate::base::prng::{Prng, hash_bytes};
 use crate::base::slab::Key;
 use crate::base::throttle::keep::Keep;
 use crate::base::throttle::{Rate, Throttle, Wanted};
-use crate::base::time::{Mono, Now};
-use crate::config::Config;
+use crate::base::time::{Mono, Now, Wall};
+use crate::config::{BindingIndex, Config, GroupIndex};
 use crate::engine::cells::Cells;
 use crate::engine::gather::Start;
 use crate::engine::home::{Home, Told};
@@ -42,7 +42,8 @@ use crate::engine::stats::ShardStats;
 use crate::hose::{AdaptiveFacts, Hose};
 use crate::inject::Resolution;
 use crate::log::Durable;
-use crate::queue::Budget;
+use crate::policy::binding::Choice;
+use crate::queue::{Budget, Departed};
 use crate::shape::Saved;
 use crate::spool;
 use crate::spool::Spool;
@@ -97,6 +98,13 @@ pub struct Common {
     space_closed: bool,
 }
 
+/// Whom a group may be chosen from, and their shares. Used again for every recipient.
+#[derive(Default)]
+pub struct Members {
+    bindings: Vec<u32>,
+    weights: Vec<u32>,
+}
+
 /// One call of the engine: the moment, where actions go, and what is common to all stages.
 pub struct Turn<'a> {
     pub now: Now,
@@ -138,6 +146,36 @@ impl Common {
     /// Whether this shard owns the queue of a pair as long as it is not striped.
     pub fn owns(&self, binding: &str, domain: &str) -> bool {
         owner_of(self.shards, binding, domain) == self.shard
+    }
+
+    /// A choice among the members of a group that nothing stops, or all if none is awake.
+    pub fn choice_of<'a>(
+        &self,
+        wall: Wall,
+        group: GroupIndex,
+        members: &'a mut Members,
+    ) -> Option<Choice<'a>> {
+        let config = &self.generation.config;
+        let all = &config.groups().get(group.0 as usize)?.members;
+        let ordered = |it: &BindingIndex| self.asleep.get(it.0 as usize).is_some_and(|it| *it);
+        let of = |it: &BindingIndex| config.binding_settings(*it);
+        let curfew = |it: &BindingIndex| {
+            let curfew = of(it).curfew.as_ref();
+            curfew.is_some_and(|it| it.closed_until(wall).is_some())
+        };
+        let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it) && !curfew(it);
+        let Members { bindings, weights } = members;
+        bindings.clear();
+        bindings.extend(all.iter().filter(awake).map(|it| it.0));
+        if bindings.is_empty() {
+            bindings.extend(all.iter().map(|it| it.0));
+        }
+        weights.clear();
+        weights.extend(bindings.iter().map(|it| of(&BindingIndex(*it)).weight));
+        Some(match weights.iter().all(|it| *it == 1) {
+            true => Choice::Group(bindings),
+            false => Choice::Weighted(bindings, weights),
+        })
     }
 
     pub fn memory_is_short(&self) -> bool {
@@ -595,7 +633,13 @@ impl Engine {
                     self.outgoing[home.index()].push(settled);
                 }
             }
-            if self.home.told.is_empty() && self.home.bodies.is_empty() && self.owner.is_settled() {
+            if !self.home.onward.is_empty() {
+                let onward = core::mem::take(&mut self.home.onward);
+                give_onward(turn, &mut self.owner, onward);
+            }
+            let home = &self.home;
+            let is_settled = home.told.is_empty() && home.bodies.is_empty();
+            if is_settled && self.owner.is_settled() {
                 break;
             }
         }
@@ -705,6 +749,16 @@ fn give(
         let content = content.cloned();
         let message = MeshMessage::Arrivals { content, arrivals };
         turn.out.push(Action::Mesh { to, message });
+    }
+}
+
+/// Gives entries that have left a queue to the owners of those that they go to. Those whose bodies
+/// are not in memory go together.
+fn give_onward(turn: &mut Turn<'_>, owner: &mut Owner, onward: Vec<Departed>) {
+    let (with, without): (Vec<_>, Vec<_>) = onward.into_iter().partition(|it| it.content.is_some());
+    give(turn, owner, None, without.into_iter().map(|it| it.arrival));
+    for Departed { arrival, content } in with {
+        give(turn, owner, content.as_ref(), core::iter::once(arrival));
     }
 }
 

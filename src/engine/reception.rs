@@ -17,11 +17,11 @@ use crate::base::timer_wheel::{TimerKey, TimerWheel};
 use crate::config::{
     BindingChoice, BindingIndex, Blackhole, Config, FlowHeaders, ListenIndex, ListenerSettings,
 };
-use crate::engine::Turn;
 use crate::engine::home::{Home, Offer};
 use crate::engine::io::{Action, ConnId, Side, ToControl};
 use crate::engine::reception::pace::{Pace, Paced};
 use crate::engine::settings::HELD_BINDING;
+use crate::engine::{Members, Turn};
 use crate::hose::RejectionFacts;
 use crate::inject::Verdict;
 use crate::inject::{Facts, Question, Resolution, Session, Settings, Step, Submission, Ticket};
@@ -52,13 +52,6 @@ const HELD_TAG: u32 = u32::MAX;
 /// Momentum's bounce classes for what reception refuses.
 const CLASS_RELAY_DENIED: u16 = 54;
 const CLASS_UNDETERMINED: u16 = 1;
-
-/// Whom a group may be chosen from, and their shares. Used again for every recipient.
-#[derive(Default)]
-struct Members {
-    bindings: Vec<u32>,
-    weights: Vec<u32>,
-}
 
 struct Incoming {
     session: Session,
@@ -741,36 +734,12 @@ fn bind(
     choice: BindingChoice,
     domain: &str,
 ) -> Option<u32> {
-    let config = &turn.common.generation.config;
     let choice = match choice {
         BindingChoice::None => return None,
         BindingChoice::Normal => Choice::Binding(0),
         BindingChoice::Suspended => Choice::Binding(HELD_TAG),
         BindingChoice::Binding(BindingIndex(index)) => Choice::Binding(index),
-        BindingChoice::Group(group) => {
-            let all = &config.groups().get(group.0 as usize)?.members;
-            let asleep = &turn.common.asleep;
-            let ordered = |it: &BindingIndex| asleep.get(it.0 as usize).is_some_and(|it| *it);
-            let of = |it: &BindingIndex| config.binding_settings(*it);
-            let wall = turn.now.wall;
-            let curfew = |it: &BindingIndex| {
-                let curfew = of(it).curfew.as_ref();
-                curfew.is_some_and(|it| it.closed_until(wall).is_some())
-            };
-            let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it) && !curfew(it);
-            let Members { bindings, weights } = members;
-            bindings.clear();
-            bindings.extend(all.iter().filter(awake).map(|it| it.0));
-            if bindings.is_empty() {
-                bindings.extend(all.iter().map(|it| it.0));
-            }
-            weights.clear();
-            weights.extend(bindings.iter().map(|it| of(&BindingIndex(*it)).weight));
-            match weights.iter().all(|it| *it == 1) {
-                true => Choice::Group(bindings),
-                false => Choice::Weighted(bindings, weights),
-            }
-        }
+        BindingChoice::Group(group) => turn.common.choice_of(turn.now.wall, group, members)?,
     };
     chooser.choose(domain, choice, &mut turn.common.prng)
 }

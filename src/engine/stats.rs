@@ -27,6 +27,9 @@ pub struct Counters {
     /// Attempts that ended in a delay, and messages that an operator has delayed.
     pub messages_delayed: u64,
     pub messages_bounced: u64,
+    /// Given to another binding by an operator.
+    #[serde(default)]
+    pub messages_rebound: u64,
     pub messages_expired: u64,
     pub messages_discarded: u64,
     /// Refused at RCPT or after DATA.
@@ -123,7 +126,7 @@ impl ShardStats {
     pub fn merge(&mut self, other: &ShardStats) {
         let (mine, theirs) = (&mut self.counters, &other.counters);
         add_fields!(mine, theirs, messages_injected messages_delivered messages_delayed
-            messages_bounced messages_expired messages_discarded messages_rejected messages_slowed
+            messages_bounced messages_rebound messages_expired messages_discarded messages_rejected messages_slowed
             messages_recovered transactions_accepted bytes_injected bytes_delivered
             possible_duplicates spool_commits spool_commit_messages spool_commit_bytes
             spool_commit_failures connections_in connections_in_refused connections_out

@@ -100,7 +100,7 @@ impl Writer {
         outcome: &Outcome,
         bounce_class: u16,
     ) {
-        let (kind, name) = names(outcome.kind);
+        let (kind, name) = names(&outcome.kind);
         print_id(&mut self.id, facts);
         let mut object = Object::begin(out, &mut self.clock, kind);
         match outcome.kind {
@@ -117,6 +117,12 @@ impl Writer {
                     format_args!("{}-d{}", facts.message, outcome.attempts),
                 );
             }
+            OutcomeKind::Rebound { .. } => {
+                object.plain(
+                    "event_id",
+                    format_args!("{}-b{:X}", facts.message, outcome.at.0),
+                );
+            }
             // Exactly one outcome is terminal, so its event needs no number.
             _ => object.ascii("event_id", &self.id, b"-t"),
         }
@@ -124,10 +130,19 @@ impl Writer {
         common(&mut object, facts, &self.id);
         object.text("outcome", name);
         attempt(&mut object, facts, outcome);
-        if let OutcomeKind::Delayed { due } = outcome.kind {
-            object.time("next_attempt", due);
+        match &outcome.kind {
+            OutcomeKind::Delayed { due } => object.time("next_attempt", *due),
+            OutcomeKind::Rebound { due, to } => {
+                object.text("rebound_to", to);
+                match due.0 {
+                    0 => object.null("next_attempt"),
+                    _ => object.time("next_attempt", *due),
+                }
+            }
+            _ => {}
         }
-        if outcome.kind != OutcomeKind::Delivered {
+        let attempted = !matches!(outcome.kind, OutcomeKind::Rebound { .. });
+        if outcome.kind != OutcomeKind::Delivered && attempted {
             object.number("bounce_class", u64::from(bounce_class));
             failure(&mut object, &mut self.reason, &outcome.reply);
         } else {
@@ -192,10 +207,11 @@ impl Writer {
 }
 
 /// The type of an outcome's event, and the outcome by its own name.
-fn names(kind: OutcomeKind) -> (&'static str, &'static str) {
+fn names(kind: &OutcomeKind) -> (&'static str, &'static str) {
     match kind {
         OutcomeKind::Delivered => ("delivery", "delivered"),
         OutcomeKind::Delayed { .. } => ("delay", "delayed"),
+        OutcomeKind::Rebound { .. } => ("rebind", "rebound"),
         OutcomeKind::Bounced => ("bounce", "bounced"),
         OutcomeKind::Expired => ("bounce", "expired"),
         OutcomeKind::Discarded => ("bounce", "discarded"),
@@ -253,10 +269,10 @@ fn attempt(object: &mut Object<'_>, facts: &EventFacts<'_>, outcome: &Outcome) {
 }
 
 /// Attempts beyond the first. `attempts` counts failed ones: for a delivery those before it, for a
-/// delay or a bounce this one too.
+/// delay or a bounce this one too, and there is no attempt in a rebind.
 fn retries(outcome: &Outcome) -> u16 {
     match outcome.kind {
-        OutcomeKind::Delivered => outcome.attempts,
+        OutcomeKind::Delivered | OutcomeKind::Rebound { .. } => outcome.attempts,
         _ => outcome.attempts.saturating_sub(1),
     }
 }

@@ -16,6 +16,16 @@ pub enum Choice<'a> {
     Weighted(&'a [u32], &'a [u32]),
 }
 
+impl<'a> Choice<'a> {
+    /// Those that may be drawn of a group.
+    pub fn members(self) -> &'a [u32] {
+        match self {
+            Choice::Binding(_) => &[],
+            Choice::Group(members) | Choice::Weighted(members, _) => members,
+        }
+    }
+}
+
 /// The binding named, or one drawn uniformly from the group. Nothing for an empty group.
 pub fn choose_binding(choice: Choice<'_>, prng: &mut Prng) -> Option<u32> {
     match choice {

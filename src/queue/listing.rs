@@ -141,6 +141,11 @@ impl EntryView<'_> {
         self.shared().received.wall()
     }
 
+    /// Reception on the monotonic clock.
+    pub(super) fn born_us(&self) -> i64 {
+        self.shared().born.us()
+    }
+
     /// Class, tenant and campaign; nothing for the default class without the others.
     pub fn flow(&self) -> Option<&Arc<Flow>> {
         self.queues.flows.get(self.shared().flow)

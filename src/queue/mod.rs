@@ -52,6 +52,8 @@ use crate::types::id::RECIPIENTS_MAX;
 use crate::types::id::ShardId;
 use crate::types::message::Arrival;
 use crate::types::message::Content;
+use crate::types::message::Moved;
+use crate::types::message::Progress;
 use crate::types::outcome::Stage;
 use crate::types::reply::Reply;
 
@@ -87,6 +89,7 @@ pub use self::settings::RETRY_DELAY_MIN;
 pub use self::settings::Settings;
 pub use self::verdict::Batch;
 pub use self::verdict::Budget;
+pub use self::verdict::Departed;
 pub use self::verdict::Ending;
 pub use self::verdict::EntryId;
 pub use self::verdict::Failed;
@@ -551,6 +554,43 @@ impl Queues {
             attempts,
             queue_empty,
         })
+    }
+
+    /// Takes out an entry that is to enter another queue, with all that it came with and how far it
+    /// has come. Nothing of one that is in a job, or ending.
+    pub fn depart(&mut self, now: Now, id: EntryId) -> Option<Departed> {
+        let view = self.entry(id)?;
+        if !matches!(view.state(), State::Active | State::Delayed) {
+            return None;
+        }
+        let MessageId { batch, recipient } = view.message();
+        // What is held has had its turn; a hold that is about it there too meets it again.
+        let due = view.due().map_or(Wall(0), |due| now.wall_of(due));
+        let arrival = Arrival {
+            batch,
+            recipient,
+            home: view.home(),
+            address: view.address(),
+            binding: self
+                .names
+                .binding(self.queues[view.queue().0.index].pair)
+                .clone(),
+            received: view.received(),
+            size: view.size(),
+            flow: view.flow().cloned(),
+            progress: Progress {
+                attempts: view.attempts(),
+                due,
+            },
+            moved: Some(Moved {
+                born_us: view.born_us(),
+                order: 0,
+            }),
+            in_doubt: view.in_doubt(),
+        };
+        let content = view.content().cloned();
+        self.finish(now, id, Ending::Withdrawn)?;
+        Some(Departed { arrival, content })
     }
 
     /// A body came back from its home: kept, as far as the budget allows, if the message is still

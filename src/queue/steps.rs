@@ -16,12 +16,16 @@ impl Queues {
         if let Some(message) = self.message_named(arrival.batch) {
             return message;
         }
-        let age_us = now.wall.0.saturating_sub(arrival.received.0);
+        let counted_us = || {
+            let age_us = now.wall.0.saturating_sub(arrival.received.0);
+            signed(now.mono.0).saturating_sub(signed(age_us))
+        };
+        let born_us = arrival.moved.map_or_else(counted_us, |it| it.born_us);
         let message = self.messages.insert(Message {
             batch: arrival.batch,
             received: Received::at(arrival.received),
             flow: self.flows.enter(arrival.flow.clone()),
-            born: Born::at(signed(now.mono.0).saturating_sub(signed(age_us))),
+            born: Born::at(born_us),
             size: arrival.size,
             body: NONE,
             first: NONE,

@@ -9,6 +9,7 @@ use crate::types::address::Address;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
 use crate::types::id::ShardId;
+use crate::types::message::Arrival;
 use crate::types::message::Content;
 
 /// Names a (binding, domain) queue. Finds nothing once the queue has been forgotten.
@@ -50,6 +51,14 @@ impl EntryId {
     pub fn from_bits(bits: u64) -> EntryId {
         EntryId(from_bits(bits))
     }
+}
+
+/// An entry on its way to another queue.
+#[derive(Debug)]
+pub struct Departed {
+    pub arrival: Arrival,
+    /// The body, if it was in memory.
+    pub content: Option<Arc<Content>>,
 }
 
 /// Where an entry stands. It is in exactly one list of its queue.

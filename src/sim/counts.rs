@@ -52,6 +52,7 @@ pub enum Fault {
     LateRecovery,
     Reload,
     Order,
+    MailRebound,
     WallForward,
     WallBack,
     SectorLost,
@@ -128,6 +129,8 @@ pub enum Check {
     BodyDelivered,
     /// 2: class, tenant and campaign are at the end what they were at reception.
     FlowKept,
+    /// 2: rebound mail goes out from the binding it was given to, after a crash too.
+    Rebound,
     /// 3: a second delivery has an excuse.
     Duplicate,
     /// 3: a second delivery after a lost reply was announced as possible.
@@ -219,7 +222,7 @@ pub const ACTS: [&str; 34] = [
     "stop listening",
 ];
 
-pub const FAULTS: [&str; 66] = [
+pub const FAULTS: [&str; 67] = [
     "process killed",
     "power cut",
     "process killed in recovery",
@@ -229,6 +232,7 @@ pub const FAULTS: [&str; 66] = [
     "mail before recovery",
     "config reloaded",
     "operator orders",
+    "mail rebound",
     "wall clock forward",
     "wall clock back",
     "sector lost",
@@ -288,7 +292,7 @@ pub const FAULTS: [&str; 66] = [
     "host rate",
 ];
 
-pub const CHECKS: [&str; 34] = [
+pub const CHECKS: [&str; 35] = [
     "1 conservation at any moment",
     "1 one outcome per recipient",
     "1 events tell what happened",
@@ -296,6 +300,7 @@ pub const CHECKS: [&str; 34] = [
     "2 bodies recovered whole",
     "2 bodies delivered whole",
     "2 class, tenant and campaign kept",
+    "2 rebound mail stays rebound",
     "3 second deliveries excused",
     "3 possible duplicates told",
     "4 outgoing connections",

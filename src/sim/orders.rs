@@ -17,6 +17,7 @@ use crate::sim::scenario::SECOND;
 use crate::sim::world::Event;
 use crate::sim::world::World;
 use crate::types::filter::Facts;
+use crate::types::filter::Field;
 use crate::types::order::Order;
 use crate::types::order::Orders;
 use crate::types::order::Verb;
@@ -25,12 +26,13 @@ use crate::types::order::Verb;
 const TO_QUEUE_US: u64 = 5 * SECOND;
 
 /// Mail does not go elsewhere here: every host belongs to its domains.
-const VERBS: [Verb; 5] = [
+const VERBS: [Verb; 6] = [
     Verb::Suspend,
     Verb::Hold,
     Verb::Delay,
     Verb::Fail,
     Verb::Flush,
+    Verb::Rebind,
 ];
 
 /// What operators have ordered, and who knows.
@@ -48,6 +50,8 @@ pub struct Operator {
     told_us: u64,
     /// Orders to fail that are over in the present process, and since when.
     failed: Vec<(Order, u64)>,
+    /// The last order to rebind, and since when it is over, if it is. Crashes change nothing of it.
+    rebound: Option<(Order, Option<u64>)>,
 }
 
 impl Operator {
@@ -62,6 +66,7 @@ impl Operator {
             known: Vec::new(),
             told_us: 0,
             failed: Vec::new(),
+            rebound: None,
         }
     }
 
@@ -105,6 +110,9 @@ impl World {
             if order.verb == Verb::Flush {
                 self.ledger.flushed_until_us = u64::MAX;
             }
+            if order.verb == Verb::Rebind {
+                self.operator.rebound = Some((order.clone(), None));
+            }
             self.operator.all.push(order);
         }
         self.tell_orders();
@@ -131,12 +139,18 @@ impl World {
             Verb::Fail if it.prng.chance(1, 2) => format!("domain={domain} recipient~r0."),
             _ => filter,
         };
+        // Now and then to the group, where there is one.
+        let to = &self.scenario.bindings[it.prng.below(bindings) as usize].name;
+        let to = match self.scenario.is_grouped() && it.prng.chance(1, 4) {
+            true => "pool",
+            false => to,
+        };
         let until = now.0 + it.prng.between(SECOND, 30 * SECOND);
         Order {
             id: it.last_id,
             verb,
             filter: filter.parse().expect("a filter"),
-            to: None,
+            to: (verb == Verb::Rebind).then(|| to.to_owned()),
             given_us: now.0,
             until_us: (verb.is_standing() || verb == Verb::Delay).then_some(until),
             reason: "simulated".to_owned(),
@@ -217,6 +231,11 @@ impl World {
         let order = it.all.remove(index);
         match order.verb {
             Verb::Fail => it.failed.push((order, now_us)),
+            Verb::Rebind => {
+                let last = it.rebound.as_mut().filter(|(last, _)| last.id == order.id);
+                last.into_iter()
+                    .for_each(|(_, over_us)| *over_us = Some(now_us));
+            }
             Verb::Flush => {
                 let flushing = it.all.iter().any(|it| it.verb == Verb::Flush);
                 self.ledger.flushed_until_us = if flushing { u64::MAX } else { now_us };
@@ -287,7 +306,40 @@ impl World {
         let failed =
             failed.map(|(order, _)| format!("{who:?} is tried after {}", order.sentence()));
         let text = text.or(failed);
+        let rebound = self.rebound_wrongly(who, &facts, (source, dialed_us));
         self.ledger
             .check(Check::Ordered, text.is_none(), || text.unwrap_or_default());
+        if let Some(text) = rebound {
+            self.ledger.check(Check::Rebound, text.is_empty(), || text);
+        }
+    }
+
+    /// What the last order to rebind has met goes out from the binding that it named, also after a
+    /// crash. Nothing if it has not met this one, no text if it does.
+    fn rebound_wrongly(
+        &self,
+        who: Who,
+        facts: &Facts<'_>,
+        (source, dialed_us): (core::net::IpAddr, u64),
+    ) -> Option<String> {
+        let (order, over_us) = self.operator.rebound.as_ref()?;
+        let over_us = (*over_us)?;
+        let passing = [Field::Attempts, Field::Binding];
+        let certain = !passing.iter().any(|it| order.filter.asks_for(*it));
+        let mut bindings = self.scenario.bindings.iter();
+        let to = bindings.find(|it| Some(&it.name) == order.to.as_ref());
+        let to = to.filter(|_| certain && over_us < dialed_us)?;
+        let given_us = self
+            .now_us
+            .saturating_sub(self.wall().0.saturating_sub(order.given_us));
+        let accepted_us = self.ledger.accepted_us(who);
+        let before = accepted_us.is_some_and(|at| at + TO_QUEUE_US < given_us);
+        if !before || !order.filter.matches(facts) {
+            return None;
+        }
+        Some(match source == to.address {
+            true => String::new(),
+            false => format!("{who:?} goes out from {source} after {}", order.sentence()),
+        })
     }
 }

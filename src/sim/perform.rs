@@ -446,9 +446,7 @@ impl World {
         let pair = from * process.shards() + to;
         let at_us = (self.now_us + took_us).max(process.mesh_last_us[pair] + 1);
         process.mesh_last_us[pair] = at_us;
-        if let MeshMessage::Arrivals { arrivals, .. } = &message {
-            process.arrivals_under_way += arrivals.len() as u64;
-        }
+        process.arrivals_under_way += entries_of(&message);
         process.mesh[pair].push_back(message);
         self.ledger.lives.mesh_took(at_us - self.now_us);
         self.schedule.plan(at_us, Event::Mesh { life, from, to });
@@ -468,9 +466,7 @@ impl World {
         if !process.runs(to) {
             return;
         }
-        if let MeshMessage::Arrivals { arrivals, .. } = &message {
-            process.arrivals_under_way -= arrivals.len() as u64;
-        }
+        process.arrivals_under_way -= entries_of(&message);
         let from = crate::types::id::ShardId(from as u8);
         self.handle(to, Input::Mesh { from, message });
     }
@@ -541,6 +537,16 @@ impl World {
             }
         }
     }
+}
+
+/// Entries that are in no queue as long as a message of the mesh is on its way.
+fn entries_of(message: &MeshMessage) -> u64 {
+    let count = match message {
+        MeshMessage::Arrivals { arrivals, .. } => arrivals.len(),
+        MeshMessage::Settled(settled) => settled.iter().filter(|it| it.onward.is_some()).count(),
+        _ => 0,
+    };
+    count as u64
 }
 
 /// The message as if it had said nothing.

@@ -20,6 +20,8 @@ pub enum Planted {
     PrivateLimits,
     /// The retry time of a message is forgotten over a restart.
     ForgottenDue,
+    /// A start brings mail back under another binding than it was given to.
+    ForgottenRebind,
     /// Queue: a recipient comes to its end twice.
     SecondEnd,
     /// The event log acknowledges a sync that has not happened.
@@ -54,6 +56,7 @@ impl Planted {
         Planted::LateOutcomes,
         Planted::PrivateLimits,
         Planted::ForgottenDue,
+        Planted::ForgottenRebind,
         Planted::SecondEnd,
         Planted::UnsyncedEvents,
         Planted::LostWakeup,
@@ -76,6 +79,7 @@ impl Planted {
             Planted::LateOutcomes => "late-outcomes",
             Planted::PrivateLimits => "private-limits",
             Planted::ForgottenDue => "forgotten-due",
+            Planted::ForgottenRebind => "forgotten-rebind",
             Planted::SecondEnd => "second-end",
             Planted::UnsyncedEvents => "unsynced-events",
             Planted::LostWakeup => "lost-wakeup",
@@ -96,7 +100,7 @@ impl Planted {
         match self {
             Planted::LostArrival | Planted::FalseSuccess => 1,
             Planted::LyingSync | Planted::UnsyncedEvents => 2,
-            Planted::ChangedByte | Planted::LostFlow => 2,
+            Planted::ChangedByte | Planted::LostFlow | Planted::ForgottenRebind => 2,
             Planted::LateOutcomes => 3,
             Planted::PrivateLimits | Planted::ForgottenStarts => 4,
             Planted::ForgottenDue | Planted::DeafToOrders => 5,

@@ -156,6 +156,11 @@ impl World {
     }
 
     fn forget_due(&self, home: &mut Home) {
+        if self.planted == Some(Planted::ForgottenRebind) {
+            for arrival in &mut home.arrivals {
+                arrival.binding = self.scenario.bindings[0].name.as_str().into();
+            }
+        }
         if self.planted == Some(Planted::ForgottenDue) {
             for arrival in &mut home.arrivals {
                 arrival.progress = Progress::default();

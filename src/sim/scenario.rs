@@ -472,6 +472,11 @@ impl Scenario {
         };
     }
 
+    /// Its bindings are those of the group "pool".
+    pub fn is_grouped(&self) -> bool {
+        self.options.grouped
+    }
+
     /// The longest that anything may wait after the calm begins, microseconds: a message that comes
     /// in then may be tried until it expires, behind rests and timeouts of what was before.
     pub fn drain_us(&self) -> u64 {

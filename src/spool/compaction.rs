@@ -21,6 +21,7 @@ use crate::log::OpId;
 use crate::log::SegmentFile;
 use crate::log::format;
 use crate::types::id::BatchId;
+use crate::types::id::MessageId;
 use crate::types::message::Content;
 
 use super::index::Entry;
@@ -278,7 +279,16 @@ impl Spool {
             body: bytes.slice(body),
             ..message.content
         };
-        let recipients: Vec<_> = message.recipients.into_iter().map(|it| it.0).collect();
+        let mut recipients: Vec<_> = message.recipients.into_iter().map(|it| it.0).collect();
+        for (index, recipient) in recipients.iter_mut().enumerate() {
+            let recipient_id = MessageId {
+                batch,
+                recipient: index as u16,
+            };
+            if let Some(binding) = self.entries.binding(recipient_id) {
+                recipient.binding = binding.clone();
+            }
+        }
         let state = |index: usize| self.entries.state(entry, index);
         let written = record::Written {
             event: message.event,

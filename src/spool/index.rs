@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::id_map;
 use crate::base::id_map::IdMap;
@@ -18,6 +19,7 @@ use crate::base::time::Wall;
 use crate::log::CommitId;
 use crate::log::SegmentFile;
 use crate::types::id::BatchId;
+use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Progress;
 
@@ -68,6 +70,8 @@ pub(super) struct Index {
     many: Vec<Many>,
     /// Places in `many` that are vacant.
     vacant: Vec<u32>,
+    /// Open recipients that have another binding now than their record may say.
+    rebound: Map<MessageId, Arc<str>>,
 }
 
 /// The messages of one segment. They came in the order of their ids or nearly so; 64 of them that
@@ -194,6 +198,7 @@ impl Index {
         if self.len() < found.len() {
             core::mem::swap(self, &mut found);
         }
+        self.rebound.append(&mut found.rebound);
         for (id, entry) in found.entries.iter() {
             let batch = BatchId(id);
             match entry.recipients.place() {
@@ -204,6 +209,16 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// A recipient has another binding from now on.
+    pub fn rebind(&mut self, message: MessageId, to: &Arc<str>) {
+        self.rebound.insert(message, to.clone());
+    }
+
+    /// The binding of an open recipient, where its record may be out of date.
+    pub fn binding(&self, message: MessageId) -> Option<&Arc<str>> {
+        self.rebound.get(&message)
     }
 
     pub fn remove(&mut self, batch: BatchId) -> Option<Entry> {
@@ -263,6 +278,10 @@ impl Index {
     /// Nothing if there is no such recipient or it is settled already; else the entry, and whether
     /// a recipient is still open.
     pub fn set(&mut self, batch: BatchId, recipient: usize, state: State) -> Option<(Entry, bool)> {
+        if state == State::Settled && !self.rebound.is_empty() {
+            let recipient = recipient as u16;
+            self.rebound.swap_remove(&MessageId { batch, recipient });
+        }
         let entry = self.entries.get_mut(batch)?;
         let Some(place) = entry.recipients.place() else {
             if recipient > 0 || entry.recipients.only() == State::Settled {

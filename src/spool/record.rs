@@ -16,7 +16,8 @@
 //!          u16 attempts and u64 due us (if tried), u16 binding, str address
 //! Body     the bytes of the body, in the frame right after its message
 //! Outcome  u8 version, u64 event, u64 batch, u16 recipient, u8 kind (0 delivered, 1 delayed,
-//!          2 bounced, 3 expired, 4 discarded), u64 due us (if delayed), u16 attempts, u64 at us,
+//!          2 bounced, 3 expired, 4 discarded, 5 rebound), u64 due us (if delayed or rebound),
+//!          str binding (if rebound: its from now on), u16 attempts, u64 at us,
 //!          u16 code, u8 flags (1 enhanced code present, 2 internal, 4 possible duplicate,
 //!          8 remote present), u8 u16 u16 enhanced (if present), str text, u8 stage,
 //!          str host, ip remote, ip local (if remote present)
@@ -176,6 +177,11 @@ pub(super) fn encode_outcome(out: &mut Vec<u8>, event: EventSeq, outcome: &Outco
         OutcomeKind::Bounced => out.push(2),
         OutcomeKind::Expired => out.push(3),
         OutcomeKind::Discarded => out.push(4),
+        OutcomeKind::Rebound { due, ref to } => {
+            out.push(5);
+            out.extend_from_slice(&due.0.to_le_bytes());
+            put_str(out, to);
+        }
     }
     out.extend_from_slice(&outcome.attempts.to_le_bytes());
     out.extend_from_slice(&outcome.at.0.to_le_bytes());
@@ -206,7 +212,7 @@ pub(super) fn encode_outcome(out: &mut Vec<u8>, event: EventSeq, outcome: &Outco
 /// How far an outcome brings its recipient.
 pub(super) fn state_after(outcome: &Outcome) -> State {
     match outcome.kind {
-        OutcomeKind::Delayed { due } => State::Open(Progress {
+        OutcomeKind::Delayed { due } | OutcomeKind::Rebound { due, .. } => State::Open(Progress {
             attempts: outcome.attempts,
             due,
         }),
@@ -399,7 +405,9 @@ pub(super) fn decode_outcome_head(payload: &[u8]) -> Option<OutcomeHead> {
     let (event, message, kind) = read_outcome_head(&mut reader)?;
     let attempts = reader.u16()?;
     let state = match kind {
-        OutcomeKind::Delayed { due } => State::Open(Progress { attempts, due }),
+        OutcomeKind::Delayed { due } | OutcomeKind::Rebound { due, .. } => {
+            State::Open(Progress { attempts, due })
+        }
         _ => State::Settled,
     };
     Some(OutcomeHead {
@@ -407,6 +415,14 @@ pub(super) fn decode_outcome_head(payload: &[u8]) -> Option<OutcomeHead> {
         message,
         state,
     })
+}
+
+/// The binding that an outcome gives its recipient to, if it is one that does.
+pub(super) fn decode_rebound(payload: &[u8]) -> Option<Arc<str>> {
+    match read_outcome_head(&mut Reader { rest: payload })?.2 {
+        OutcomeKind::Rebound { to, .. } => Some(to),
+        _ => None,
+    }
 }
 
 fn read_outcome_head(reader: &mut Reader<'_>) -> Option<(EventSeq, MessageId, OutcomeKind)> {
@@ -424,6 +440,10 @@ fn read_outcome_head(reader: &mut Reader<'_>) -> Option<(EventSeq, MessageId, Ou
         2 => OutcomeKind::Bounced,
         3 => OutcomeKind::Expired,
         4 => OutcomeKind::Discarded,
+        5 => OutcomeKind::Rebound {
+            due: Wall(reader.u64()?),
+            to: reader.str()?.into(),
+        },
         _ => return None,
     };
     Some((event, message, kind))

@@ -25,6 +25,7 @@ use crate::log::SegmentFile;
 use crate::log::format;
 use crate::log::format::Place;
 use crate::types::id::BatchId;
+use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Arrival;
 use crate::types::message::Content;
@@ -67,6 +68,8 @@ pub struct Facts {
 pub struct Unreported {
     pub batch: BatchId,
     pub event: UnreportedEvent,
+    /// The binding of the recipient of an outcome, if it had been given another one by then.
+    pub binding: Option<Arc<str>>,
     /// Nothing if the message's record can no longer be read.
     pub facts: Option<Arc<Facts>>,
 }
@@ -154,6 +157,10 @@ pub struct Recovery {
     /// Other copies than the best, and which segments they are in.
     copies: Vec<(BatchId, EventSeq, usize)>,
     outcomes: Vec<OutcomeFact>,
+    /// Which outcomes give a recipient to which binding, in order once they are applied.
+    rebounds: Vec<(EventSeq, MessageId, Arc<str>)>,
+    /// Recipients whose binding is one of those.
+    rebound: Set<MessageId>,
     receptions: Vec<(EventSeq, usize, BatchId)>,
     events: Vec<(EventSeq, usize, Outcome)>,
     /// The newest event mark of each folder.
@@ -177,6 +184,8 @@ impl Recovery {
             messages: Map::default(),
             copies: Vec::new(),
             outcomes: Vec::new(),
+            rebounds: Vec::new(),
+            rebound: Set::default(),
             receptions: Vec::new(),
             events: Vec::new(),
             marks: BTreeMap::new(),
@@ -226,6 +235,7 @@ impl Recovery {
             segment: it.segment + first,
             ..it
         }));
+        self.rebounds.extend(scan.rebounds);
         let receptions = scan.receptions.into_iter();
         self.receptions
             .extend(receptions.map(|(event, segment, batch)| (event, segment + first, batch)));
@@ -244,6 +254,7 @@ impl Recovery {
     pub fn finish(mut self, read: ReadFn<'_>) -> Vec<Home> {
         let order = self.sort_segments();
         self.apply_outcomes();
+        self.apply_rebounds();
         self.report_missing();
         let mut homes: Vec<Home> = (0..self.shards)
             .map(|shard| Home::empty(ShardId(shard as u8)))
@@ -304,6 +315,30 @@ impl Recovery {
                 *state = head.state;
             }
         }
+    }
+
+    /// The last one that a copy does not know of yet counts.
+    fn apply_rebounds(&mut self) {
+        self.rebounds.sort_by_key(|(event, ..)| *event);
+        for (event, message, to) in &self.rebounds {
+            let Some(found) = self.messages.get_mut(&message.batch) else {
+                continue;
+            };
+            let known = found.known;
+            let recipient = found.recipients.get_mut(usize::from(message.recipient));
+            if let Some((recipient, _)) = recipient.filter(|_| *event > known) {
+                recipient.binding = to.clone();
+                self.rebound.insert(*message);
+            }
+        }
+    }
+
+    /// The binding that a recipient had at an event, where its record may not say.
+    fn binding_at(&self, event: EventSeq, message: MessageId) -> Option<Arc<str>> {
+        let before = self.rebounds.partition_point(|(at, ..)| *at < event);
+        let mut of_it = self.rebounds[..before].iter().rev();
+        let found = of_it.find(|(_, it, _)| *it == message)?;
+        Some(found.2.clone())
     }
 
     /// Messages that outcomes tell of and no segment holds. That is as it should be once a later
@@ -373,8 +408,8 @@ impl Recovery {
             give_message(
                 &mut homes[holders[found.segment]],
                 ids[found.segment],
-                batch,
-                found,
+                (batch, found),
+                &self.rebound,
             );
         }
     }
@@ -464,7 +499,7 @@ impl Recovery {
             }
         }
         all.sort_by_key(|(event, shard, ..)| (*event, *shard));
-        for (_, shard, batch, event) in all {
+        for (number, shard, batch, event) in all {
             let known = facts.get(&batch).cloned();
             let facts_of = known.unwrap_or_else(|| {
                 let read_now = self.read_facts(batch, read);
@@ -472,8 +507,13 @@ impl Recovery {
                 read_now
             });
             let home = self.home_of(shard);
+            let binding = match &event {
+                UnreportedEvent::Outcome(outcome) => self.binding_at(number, outcome.message),
+                UnreportedEvent::Reception => None,
+            };
             homes[home].unreported.push(Unreported {
                 batch,
+                binding,
                 event,
                 facts: facts_of,
             });
@@ -507,7 +547,12 @@ fn home_of(folder: ShardId, shards: u16) -> usize {
     folder.index() % usize::from(shards)
 }
 
-fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Found) {
+fn give_message(
+    home: &mut Home,
+    segment: SegmentId,
+    (batch, found): (BatchId, Found),
+    rebound: &Set<MessageId>,
+) {
     let Found {
         key,
         message_bytes,
@@ -531,6 +576,13 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             continue;
         };
         let Progress { attempts, due } = progress;
+        let message = MessageId {
+            batch,
+            recipient: index as u16,
+        };
+        if rebound.contains(&message) {
+            home.parts.entries.rebind(message, &recipient.binding);
+        }
         home.arrivals.push(Arrival {
             batch,
             recipient: index as u16,
@@ -541,6 +593,7 @@ fn give_message(home: &mut Home, segment: SegmentId, batch: BatchId, found: Foun
             size,
             flow: flow.clone(),
             progress: Progress { attempts, due },
+            moved: None,
             in_doubt: false,
         });
     }

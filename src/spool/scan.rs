@@ -28,6 +28,7 @@ use crate::log::recover::Tail;
 use crate::types::flow::Flow;
 use crate::types::flow::Flows;
 use crate::types::id::BatchId;
+use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Recipient;
 use crate::types::outcome::Outcome;
@@ -234,6 +235,8 @@ pub struct Scan {
     /// All copies.
     pub(super) messages: Vec<(BatchId, Found)>,
     pub(super) outcomes: Vec<OutcomeFact>,
+    /// Those among the outcomes that give a recipient to another binding.
+    pub(super) rebounds: Vec<(EventSeq, MessageId, Arc<str>)>,
     pub(super) receptions: Vec<(EventSeq, usize, BatchId)>,
     pub(super) events: Vec<(EventSeq, usize, Outcome)>,
     /// The newest event mark.
@@ -270,6 +273,7 @@ impl Scan {
             segments: Vec::new(),
             messages: Vec::new(),
             outcomes: Vec::new(),
+            rebounds: Vec::new(),
             receptions: Vec::new(),
             events: Vec::new(),
             mark: None,
@@ -476,6 +480,10 @@ impl Scan {
         };
         self.event_of(segment, head.event);
         self.outcomes.push(OutcomeFact { segment, head });
+        if let Some(to) = record::decode_rebound(payload) {
+            let to = intern(&mut self.names, &to);
+            self.rebounds.push((head.event, head.message, to));
+        }
         if self.mark.is_some_and(|mark| head.event <= mark) {
             return true;
         }

@@ -25,6 +25,7 @@ use crate::types::id::BatchId;
 use crate::types::message::Content;
 use crate::types::message::Recipient;
 use crate::types::outcome::Outcome;
+use crate::types::outcome::OutcomeKind;
 
 use super::compaction::Compaction;
 use super::index::Entry;
@@ -372,6 +373,9 @@ impl Spool {
         let Some((entry, open)) = self.entries.set(batch, recipient, state) else {
             return (event, None);
         };
+        if let OutcomeKind::Rebound { to, .. } = &outcome.kind {
+            self.entries.rebind(outcome.message, to);
+        }
         let (home, bytes) = (entry.segment, entry.bytes());
         self.event_in(home, event);
         record::encode_outcome(&mut self.scratch, event, outcome);

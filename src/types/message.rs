@@ -77,6 +77,16 @@ pub struct Progress {
     pub due: Wall,
 }
 
+/// What a recipient takes along from one queue to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moved {
+    /// When it was received on the monotonic clock, microseconds: it keeps its age whatever the
+    /// wall clock does.
+    pub born_us: i64,
+    /// The last order that has rebound it, or none: it meets only later ones where it comes to.
+    pub order: u64,
+}
+
 /// One recipient handed from its home to the owner of its queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Arrival {
@@ -90,6 +100,8 @@ pub struct Arrival {
     /// See [`Content::flow`].
     pub flow: Option<Arc<Flow>>,
     pub progress: Progress,
+    /// Of one that comes from another queue of this process.
+    pub moved: Option<Moved>,
     /// It may have been on the wire when the last run ended without saying so: if it is delivered,
     /// that is a possible duplicate.
     pub in_doubt: bool,

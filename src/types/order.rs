@@ -1,8 +1,8 @@
 //! What an operator has told the engine to do with queued mail: suspend, hold, reroute, delay,
-//! fail, flush.
+//! fail, flush, rebind.
 //!
 //! *Standing* orders (suspend, hold, reroute) are about mail as its turn comes, that of later too,
-//! until they end or are taken back. *One-time* orders (delay, fail, flush) are about what had been
+//! until they end or are taken back. *One-time* orders (delay, fail, flush, rebind) are about what had been
 //! accepted when they were given: they go through the queues once, and are over with that.
 
 use core::fmt;
@@ -52,16 +52,19 @@ pub enum Verb {
     Fail,
     /// What is delayed is due now.
     Flush,
+    /// Gives messages to another binding.
+    Rebind,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 6] = [
+    pub const ALL: [Verb; 7] = [
         Verb::Suspend,
         Verb::Hold,
         Verb::Reroute,
         Verb::Delay,
         Verb::Fail,
         Verb::Flush,
+        Verb::Rebind,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -72,6 +75,7 @@ impl Verb {
             Verb::Delay => "delay",
             Verb::Fail => "fail",
             Verb::Flush => "flush",
+            Verb::Rebind => "rebind",
         }
     }
 
@@ -84,6 +88,7 @@ impl Verb {
             Verb::Delay => "delayed",
             Verb::Fail => "failed",
             Verb::Flush => "flushed",
+            Verb::Rebind => "rebound",
         }
     }
 
@@ -103,7 +108,7 @@ impl Verb {
             Verb::Suspend => Some(SUSPEND_LASTS),
             Verb::Hold => Some(HOLD_LASTS),
             Verb::Reroute => Some(REROUTE_LASTS),
-            Verb::Delay | Verb::Fail | Verb::Flush => None,
+            Verb::Delay | Verb::Fail | Verb::Flush | Verb::Rebind => None,
         }
     }
 }
@@ -122,7 +127,8 @@ pub struct Order {
     pub verb: Verb,
     /// Empty means all mail.
     pub filter: Filter,
-    /// Of a reroute: the host, with a port if that is not 25.
+    /// Of a reroute: the host, with a port if that is not 25. Of a rebind: the binding, or the
+    /// binding group.
     #[serde(default)]
     pub to: Option<String>,
     /// Microseconds since 1970.

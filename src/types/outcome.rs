@@ -2,6 +2,7 @@
 //! what the event log tells, and what a queue decides on.
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::time::Wall;
 use crate::types::id::MessageId;
@@ -61,12 +62,14 @@ pub struct Remote {
     pub local: Option<IpAddr>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OutcomeKind {
     /// Terminal: the host took it.
     Delivered,
     /// Tried in vain, to be tried again at `due`.
     Delayed { due: Wall },
+    /// No attempt: an operator has given it to the binding `to`. `due` as it was.
+    Rebound { due: Wall, to: Arc<str> },
     /// Terminal: refused for good.
     Bounced,
     /// Terminal: its time or its retries were up.
@@ -76,8 +79,11 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
-    pub fn is_terminal(self) -> bool {
-        !matches!(self, OutcomeKind::Delayed { .. })
+    pub fn is_terminal(&self) -> bool {
+        !matches!(
+            self,
+            OutcomeKind::Delayed { .. } | OutcomeKind::Rebound { .. }
+        )
     }
 }
 

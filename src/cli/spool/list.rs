@@ -494,7 +494,7 @@ impl Shown<'_> {
 
     /// `active`, `delayed`, or how it ended.
     fn state(&self, index: u16, style: &Style) -> &'static str {
-        match (self.arrival(index), self.outcome(index).map(|it| it.kind)) {
+        match (self.arrival(index), self.outcome(index).map(|it| &it.kind)) {
             (Some(it), _) if it.progress.due > style.now => "delayed",
             (Some(_), _) => "active",
             (None, Some(OutcomeKind::Delivered)) => "delivered",

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::config::near_miss;
 use crate::control::orders::{Refused, Standing, Wish};
 use crate::deliver::route::Target;
 use crate::engine::io::Worked;
@@ -33,14 +34,7 @@ impl Desk {
             return Err(usage(what.to_owned()));
         }
         order::check(*verb, filter).map_err(usage)?;
-        let target = wanted.to.as_deref().map(Target::parse).transpose();
-        if target.map_err(|error| usage(error.to_string()))?.is_some() != (*verb == Verb::Reroute) {
-            let what = match verb {
-                Verb::Reroute => "where to? A reroute needs a host",
-                _ => "only a reroute leads to a host",
-            };
-            return Err(usage(what.to_owned()));
-        }
+        self.check_target(*verb, wanted.to.as_deref())?;
         let now = (self.surroundings.clock)();
         let lasts = wanted.lasts_seconds.map(Duration::from_secs);
         let lasts = lasts.or(verb.lasts());
@@ -83,6 +77,25 @@ impl Desk {
             preview,
             done: worked.is_some(),
         }))
+    }
+
+    /// Where an order leads to, if it is one that leads somewhere.
+    fn check_target(&self, verb: Verb, to: Option<&str>) -> Result<(), ErrorData> {
+        let wrong = |what: &str| Err(usage(what.to_owned()));
+        match (verb, to) {
+            (Verb::Reroute, None) => wrong("where to? A reroute needs a host"),
+            (Verb::Reroute, Some(host)) => {
+                let target = Target::parse(host).map_err(|error| usage(error.to_string()));
+                target.map(drop)
+            }
+            (Verb::Rebind, None) => wrong("where to? A rebind needs a binding, or a group of them"),
+            (Verb::Rebind, Some(name)) => {
+                let names = (self.surroundings.bindings)();
+                check_binding(name, &names).map_err(usage)
+            }
+            (_, None) => Ok(()),
+            (_, Some(_)) => wrong("only reroute and rebind lead somewhere"),
+        }
     }
 
     /// Gives an order; a one-time one has gone through the queues then, unless that takes long.
@@ -223,6 +236,20 @@ fn find(known: &[Standing], target: &UndoTarget) -> Result<Vec<Standing>, Refuse
     }))
 }
 
+/// Names of bindings are case-sensitive.
+fn check_binding(name: &str, names: &[String]) -> Result<(), String> {
+    if names.iter().any(|it| it == name) {
+        return Ok(());
+    }
+    let near = near_miss(name, names.iter().map(String::as_str));
+    let near = near.map(|near| format!("; did you mean \"{near}\"?"));
+    Err(format!(
+        "the running configuration has no binding \"{name}\", and no binding group of that name \
+         with members{}",
+        near.unwrap_or_default()
+    ))
+}
+
 fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
     let Standing {
         order,
@@ -242,6 +269,13 @@ fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
              back"
         ),
         Verb::Flush => format!("order {id} has made {count} messages due: that is over"),
+        Verb::Rebind => {
+            let to = order.to.as_deref().unwrap_or_default();
+            format!(
+                "order {id} has given {count} messages to \"{to}\", and which bindings they had \
+                 before is not kept. To move them again: pelton rebind FILTER --to BINDING"
+            )
+        }
         _ => return Ok(()),
     };
     Err(Refused::Failed(why))

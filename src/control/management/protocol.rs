@@ -293,7 +293,7 @@ pub struct OrderWanted {
     pub filter: Filter,
     /// Everything is meant, which an empty filter alone does not say.
     pub all: bool,
-    /// Of a reroute: `host` or `host:port`.
+    /// Of a reroute: `host` or `host:port`. Of a rebind: a binding, or a binding group.
     #[serde(default)]
     pub to: Option<String>,
     /// How long it is to last from now; null for the default of the verb.
@@ -358,7 +358,7 @@ pub struct OrderState {
     pub id: u64,
     pub verb: String,
     pub filter: String,
-    /// The host of a reroute.
+    /// The host of a reroute; the binding, or group, of a rebind.
     #[serde(default)]
     pub to: Option<String>,
     /// `in_force`, `under_way` or `over`.

@@ -198,6 +198,7 @@ impl Owner {
             recipient,
             binding,
             content,
+            onward: None,
         });
     }
 
@@ -267,7 +268,7 @@ impl Owner {
         reply: &Reply,
     ) {
         for (entry, _) in batch.recipients {
-            self.end(turn, entry, kind, reply.clone());
+            self.end(turn, entry, kind.clone(), reply.clone());
         }
     }
 

@@ -12,6 +12,7 @@ mod conversation;
 mod crowds;
 mod ending;
 mod learnt;
+mod moves;
 mod openings;
 mod orders;
 mod places;
@@ -387,7 +388,7 @@ impl Owner {
                 self.pump(turn, queue);
             }
         }
-        self.purge_condemned(turn);
+        self.take_caught(turn);
         self.reserve_starts(turn);
         // Only now, so that a body, the next envelope and further messages leave in one send.
         while let Some(key) = self.touched.pop() {

@@ -95,15 +95,15 @@ pub(super) struct Book {
     /// Where the search for held entries that may go on is.
     releasing: Option<u64>,
     works: Vec<Work>,
-    /// On the wire when they were to end.
-    condemned: Map<EntryId, u64>,
+    /// On the wire when they were to end, or to get another binding.
+    caught: Map<EntryId, u64>,
     /// Stopped queues whose entries may lack a deadline, and how far each has been gone through.
     rearming: VecDeque<(QueueId, Option<EntryId>)>,
 }
 
 impl Book {
     fn is_screening(&self) -> bool {
-        !self.meets.is_empty() || !self.condemned.is_empty()
+        !self.meets.is_empty() || !self.caught.is_empty()
     }
 
     fn is_walking(&self) -> bool {
@@ -171,7 +171,7 @@ impl Owner {
         let was_complete = book.orders.complete;
         book.works.retain(|work| orders.find(work.order).is_some());
         let works = &book.works;
-        book.condemned
+        book.caught
             .retain(|_, id| works.iter().any(|work| work.order == *id));
         for order in orders.all.iter().filter(|it| !it.verb.is_standing()) {
             if !book.works.iter().any(|work| work.order == order.id) {
@@ -423,9 +423,9 @@ impl Owner {
         }
         let recipients = core::mem::take(&mut job.recipients);
         for (entry, address) in recipients {
-            if let Some(order) = self.book.condemned.swap_remove(&entry) {
-                self.purge(turn, entry);
-                self.count_changed(order, queue);
+            if let Some(order) = self.book.caught.swap_remove(&entry) {
+                self.queues.give_back(turn.now, &[entry]);
+                self.do_to_caught(turn, queue, entry, order);
             } else if self.holder(turn.now, entry).is_none() {
                 job.recipients.push((entry, address));
             } else if self.queues.is_out_of_time(turn.now, entry) {
@@ -440,35 +440,53 @@ impl Owner {
     /// Whether an operator has ended this entry while it was on the wire. It is given back, and its
     /// end told before the turn is over.
     pub(super) fn comes_back_condemned(&mut self, now: Now, entry: EntryId) -> bool {
-        let condemned = self.book.condemned.contains_key(&entry);
+        let order = self.book.caught.get(&entry).copied();
+        let order = order.and_then(|id| self.book.orders.find(id));
+        let condemned = order.is_some_and(|it| it.verb == Verb::Fail);
         if condemned {
             self.queues.give_back(now, &[entry]);
         }
         condemned
     }
 
-    /// Those that were on the wire when they were to end, and have come back.
-    pub(super) fn purge_condemned(&mut self, turn: &mut Turn<'_>) {
-        if self.book.condemned.is_empty() {
+    /// Those that were on the wire when an order met them, and have come back.
+    pub(super) fn take_caught(&mut self, turn: &mut Turn<'_>) {
+        if self.book.caught.is_empty() {
             return;
         }
         let on_the_wire = |owner: &Owner, entry: EntryId| {
             let state = owner.queues.entry(entry).map(|it| it.state());
             matches!(state, Some(State::InFlight | State::Ending))
         };
-        let all = self.book.condemned.iter();
+        let all = self.book.caught.iter();
         let back = all.filter(|(entry, _)| !on_the_wire(self, **entry));
         let back: Vec<(EntryId, u64)> = back.map(|(entry, order)| (*entry, *order)).collect();
         for (entry, order) in back {
-            self.book.condemned.swap_remove(&entry);
+            self.book.caught.swap_remove(&entry);
             if let Some(queue) = self.queues.entry(entry).map(|it| it.queue()) {
-                self.purge(turn, entry);
-                self.count_changed(order, queue);
+                self.do_to_caught(turn, queue, entry, order);
                 self.mark(queue);
             }
         }
         for index in 0..self.book.works.len() {
             self.tell_work(turn, index);
+        }
+    }
+
+    /// Does what an order says to an entry that is on the wire no more.
+    fn do_to_caught(&mut self, turn: &mut Turn<'_>, queue: QueueId, entry: EntryId, id: u64) {
+        let Some(order) = self.book.orders.find(id).cloned() else {
+            return;
+        };
+        let changed = match order.verb {
+            Verb::Rebind => self.rebind(turn, entry, &order),
+            _ => {
+                self.purge(turn, entry);
+                true
+            }
+        };
+        if changed {
+            self.count_changed(id, queue);
         }
     }
 
@@ -487,6 +505,9 @@ impl Owner {
                 continue;
             };
             let view = self.queues.entry(entry);
+            if order.verb == Verb::Rebind && order.id <= arrival.rebound_by {
+                continue;
+            }
             let given = as_given(turn.now, &order);
             let meets = view.is_some_and(|it| self.entry_matches(given, &it, &order.filter));
             if arrival.received_us <= order.given_us && meets {
@@ -538,9 +559,15 @@ impl Owner {
         let changed = match (order.verb, state) {
             (_, State::Ending) => false,
             (Verb::Fail, State::InFlight) => {
-                self.book.condemned.insert(entry, order.id);
+                self.book.caught.insert(entry, order.id);
                 false
             }
+            (Verb::Rebind, State::InFlight) => {
+                // One that is to end ends, whatever is ordered besides.
+                self.book.caught.entry(entry).or_insert(order.id);
+                false
+            }
+            (Verb::Rebind, _) => self.rebind(turn, entry, order),
             (Verb::Fail, _) => {
                 self.purge(turn, entry);
                 true
@@ -628,7 +655,7 @@ impl Owner {
         if work.cursor.is_some() {
             return;
         }
-        let of_it = self.book.condemned.values().filter(|id| **id == work.order);
+        let of_it = self.book.caught.values().filter(|id| **id == work.order);
         let in_flight = of_it.count() as u64;
         let worked = Worked {
             order: work.order,
@@ -672,12 +699,15 @@ fn facts_of(link: &Link) -> Facts<'_> {
 /// What one-time orders look at of an arrival.
 pub(super) struct Met {
     received_us: u64,
+    /// The order that has brought it here, or none.
+    rebound_by: u64,
 }
 
 impl Met {
     pub fn of(arrival: &Arrival) -> Met {
         Met {
             received_us: arrival.received.0,
+            rebound_by: arrival.moved.map_or(0, |it| it.order),
         }
     }
 }

@@ -363,7 +363,7 @@ impl Owner {
     ) {
         for _ in 0..REFUSED_PER_TURN_MAX {
             match self.queues.take(turn.now, queue, usize::MAX) {
-                Taken::Batch(batch) => self.end_batch(turn, batch, kind, reply),
+                Taken::Batch(batch) => self.end_batch(turn, batch, kind.clone(), reply),
                 Taken::Expired(entries) => {
                     for entry in entries {
                         self.expired(turn, entry);

@@ -83,6 +83,7 @@ impl Rig {
             size: 4_096,
             flow: None,
             progress: Progress::default(),
+            moved: None,
             in_doubt: false,
         }
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::base::time::Wall;
 use crate::sim::counts::Check;
+use crate::sim::counts::Fault;
 use crate::sim::ledger::Due;
 use crate::sim::ledger::Ended;
 use crate::sim::ledger::Ledger;
@@ -64,6 +65,7 @@ impl Ledger {
                 ("injection", _) => events.injections += 1,
                 ("delivery", _) => events.deliveries += 1,
                 ("delay", _) => events.delays += 1,
+                ("rebind", _) => self.counts.fault(Fault::MailRebound),
                 ("bounce", Some("bounced")) => events.bounces += 1,
                 ("bounce", Some("expired")) => events.expirations += 1,
                 _ => {}
@@ -129,7 +131,7 @@ impl Ledger {
     }
 
     fn terminal(&mut self, who: Who, line: Line) {
-        let has_read_faults = self.counts.faults[crate::sim::counts::Fault::ReadFails as usize] > 0;
+        let has_read_faults = self.counts.faults[Fault::ReadFails as usize] > 0;
         let outcome = line.outcome.unwrap_or_default();
         let Some(it) = self.recipient(who) else {
             return;
