@@ -107,7 +107,10 @@ fn outcome(prng: &mut Prng, message: MessageId, attempts: u16, terminal: bool) -
         OutcomeKind::Discarded,
     ];
     let kind = if terminal {
-        *prng.pick(&kinds)
+        prng.pick(&kinds).clone()
+    } else if prng.chance(1, 3) {
+        let to = *prng.pick(&["a", "c", "moved \u{e4}"]);
+        OutcomeKind::Rebound { due, to: to.into() }
     } else {
         OutcomeKind::Delayed { due }
     };

@@ -405,6 +405,48 @@ fn late_callers_find_nothing() {
 }
 
 #[test]
+fn an_entry_that_departs_takes_all_along_and_keeps_its_age() {
+    let mut rig = Rig::new();
+    let queue = rig.queue(at(0), "example.com", Settings::default());
+    let entry = rig.put(at(0), queue, 1, 3);
+    rig.take(at(1), queue, 1);
+    assert!(rig.queues.depart(at(1), entry).is_none(), "it is in a job");
+    rig.queues.fail(at(1), entry);
+    let due = rig.queues.entry(entry).and_then(|it| it.due());
+    // The wall clock is a day ahead from now on; reception was before that.
+    let ahead = |seconds: u64| {
+        let now = at(seconds);
+        let wall = now.wall + Duration::from_secs(86_400);
+        Now { wall, ..now }
+    };
+    let departed = rig.queues.depart(ahead(2), entry).expect("it waits");
+    assert!(rig.queues.entry(entry).is_none());
+    assert!(departed.content.is_none());
+    let Arrival { ref progress, .. } = departed.arrival;
+    assert_eq!((departed.arrival.recipient, progress.attempts), (3, 1));
+    let mut other = Rig::new();
+    let there = other.queue(ahead(2), "google", Settings::default());
+    let inserted = other.queues.insert(ahead(2), there, departed.arrival, None);
+    let view = other.queues.entry(inserted.entry).expect("there");
+    assert_eq!((view.attempts(), view.state()), (1, State::Delayed));
+    assert_eq!(
+        view.address().domain(),
+        "example.com",
+        "its own, in another queue"
+    );
+    assert_eq!(view.due(), due);
+    // Not a day older than it is.
+    let age = other
+        .queues
+        .view(there)
+        .and_then(|it| it.oldest_age(ahead(2)));
+    assert!(
+        age.is_some_and(|age| age <= Duration::from_secs(2)),
+        "{age:?}"
+    );
+}
+
+#[test]
 fn an_empty_queue_is_remembered_for_a_while_and_then_forgotten() {
     let mut rig = Rig::new();
     let queue = rig.queue(at(0), "example.com", Settings::default());
