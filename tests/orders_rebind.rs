@@ -1,5 +1,5 @@
-//! `pelton rebind` on the wire: mail that waits goes out from another binding, and is that of its new
-//! binding after a kill, with the attempts that it had.
+//! `pelton rebind` on the wire: mail that waits is that of another binding from then on, after a
+//! kill too, and is due when it was, with the attempts that it had.
 
 #[allow(dead_code, reason = "made for deaths, of which there are few here")]
 mod crash_rig;

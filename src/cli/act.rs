@@ -1,5 +1,6 @@
 //! The commands that act on queued mail: `pelton suspend | resume | hold | release | reroute |
-//! rebind | delay | flush | fail | orders | undo`. Each shows what it would touch and asks before it acts.
+//! rebind | delay | flush | fail | orders | undo`. Each shows what it would touch and asks before
+//! it acts.
 
 use core::fmt::Write as _;
 use core::time::Duration;

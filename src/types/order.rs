@@ -2,8 +2,8 @@
 //! fail, flush, rebind.
 //!
 //! *Standing* orders (suspend, hold, reroute) are about mail as its turn comes, that of later too,
-//! until they end or are taken back. *One-time* orders (delay, fail, flush, rebind) are about what had been
-//! accepted when they were given: they go through the queues once, and are over with that.
+//! until they end or are taken back. *One-time* orders (delay, fail, flush, rebind) are about what
+//! had been accepted when they were given: they go through the queues once, and are over with that.
 
 use core::fmt;
 use core::net::IpAddr;

@@ -72,9 +72,9 @@ impl Owner {
     }
 }
 
-/// The binding that an order leads to; nothing if the one there is is right, or if the configuration
-/// no longer knows where to. Of a group one is drawn as at reception, the same for all recipients
-/// of a transaction and a domain.
+/// The binding that an order leads to; nothing if the one there is is right, or if the
+/// configuration no longer knows where to. Of a group one is drawn as at reception, the same for
+/// all recipients of a transaction and a domain.
 fn rebound_to(
     turn: &Turn<'_>,
     order: &Order,
