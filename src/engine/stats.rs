@@ -129,9 +129,9 @@ impl ShardStats {
             messages_bounced messages_rebound messages_expired messages_discarded
             messages_rejected messages_slowed messages_recovered transactions_accepted
             bytes_injected bytes_delivered possible_duplicates spool_commits spool_commit_messages
-            spool_commit_bytes spool_commit_failures connections_in connections_in_refused connections_out
-            connections_out_failed connections_passed body_reads compacted_messages mesh_messages
-            events_written events_lost event_log_failures dns_lookups sends receives);
+            spool_commit_bytes spool_commit_failures connections_in connections_in_refused
+            connections_out connections_out_failed connections_passed body_reads compacted_messages
+            mesh_messages events_written events_lost event_log_failures dns_lookups sends receives);
         let (mine, theirs) = (&mut self.gauges, &other.gauges);
         add_fields!(mine, theirs, queue_active queue_delayed queue_in_flight queue_returning queues
             queues_failing
