@@ -49,7 +49,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 19] = [
         Planted::LostArrival,
         Planted::LostOutcome,
         Planted::LyingSync,
