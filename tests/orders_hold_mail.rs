@@ -13,6 +13,7 @@ use orders_rig::World;
 use pelton::cli::output::parse_time;
 use pelton::rig::sink::Sink;
 use pelton::rig::sink::SinkConfig;
+use pelton::rig::sink::capture::Record;
 use serde_json::Value;
 
 #[test]

@@ -60,7 +60,7 @@ pub enum Told {
 enum Reader {
     Owner(ShardId),
     /// An outcome whose event needs the facts of its message.
-    Event(Settled),
+    Event(Box<Settled>),
 }
 
 struct Reading {
@@ -192,7 +192,7 @@ impl Home {
             && settled.outcome.kind.is_terminal()
             && self.spool.locate(batch).is_some()
         {
-            self.read(turn, batch, Reader::Event(settled));
+            self.read(turn, batch, Reader::Event(Box::new(settled)));
             return;
         }
         self.settle_now(turn, settled);
@@ -431,7 +431,7 @@ impl Home {
                         turn,
                         Settled {
                             content: content.clone().ok(),
-                            ..settled
+                            ..*settled
                         },
                     );
                 }
