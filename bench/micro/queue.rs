@@ -120,6 +120,7 @@ impl Filled {
             size: 4_096,
             flow: None,
             progress: Progress::default(),
+            moved: None,
             in_doubt: false,
         };
         self.queues
