@@ -1,8 +1,10 @@
-//! `pelton adaptive list | explain | override | reset | resume` and `pelton blocks`: what adaptive
+//! `pelton adaptive list | explain | override | reset | resume | complaints` and `pelton blocks`: what adaptive
 //! delivery has learnt of receivers, why, and what an operator makes of it.
 
 use core::fmt::Write;
 use core::time::Duration;
+use std::collections::BTreeMap;
+use std::io;
 
 use clap::Args;
 use clap::Subcommand;
@@ -22,6 +24,7 @@ use crate::cli::output::Style;
 use crate::cli::output::Table;
 use crate::cli::output::clean;
 use crate::cli::output::command;
+use crate::config::adaptive::complaint_category;
 use crate::control::management::protocol::Envelope;
 use crate::control::management::protocol::PairNamed;
 use crate::control::management::protocol::Reply;
@@ -55,6 +58,55 @@ pub enum AdaptiveCommand {
     Reset(ActArgs),
     /// End suspensions before their time; one message finds out whether they are over
     Resume(ActArgs),
+    /// Tell of recipients' complaints, which rules compare with the deliveries of a day
+    Complaints(ComplaintsArgs),
+}
+
+const COMPLAINTS_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive complaints --binding a --domain b.example 3        three, of the last reports
+  pelton adaptive complaints - < complaints.jsonl                    as many as there are lines
+
+A line has binding and domain, and may have category (abuse) and count (1):
+  {\"binding\": \"a\", \"domain\": \"b.example\", \"category\": \"abuse\", \"count\": 3}
+If one line is wrong, none is counted.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = COMPLAINTS_EXAMPLES)]
+pub struct ComplaintsArgs {
+    /// The binding that has sent the mail
+    #[arg(long, value_name = "NAME")]
+    pub binding: Option<String>,
+    /// The domain that it was sent to, as queues have it
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+    /// What was complained of (RFC 5965 7.3)
+    #[arg(long, default_value = "abuse")]
+    pub category: String,
+    /// How many complaints; - reads lines of JSON from standard input
+    #[arg(value_name = "N", value_parser = how_many)]
+    pub how_many: HowMany,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Complaints of one kind, or what stands in lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HowMany {
+    Count(u64),
+    Lines,
+}
+
+fn how_many(text: &str) -> Result<HowMany, String> {
+    match text {
+        "-" => Ok(HowMany::Lines),
+        _ => match text.parse() {
+            Ok(count @ 1..) => Ok(HowMany::Count(count)),
+            _ => Err("a number from 1 is expected, or - for lines of JSON".to_string()),
+        },
+    }
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -204,6 +256,10 @@ pub fn run(args: &AdaptiveArgs) -> u8 {
         }
         AdaptiveCommand::Reset(args) => act(args, LearntAct::Reset),
         AdaptiveCommand::Resume(args) => act(args, LearntAct::Resume),
+        AdaptiveCommand::Complaints(args) => {
+            let page = complain(args).map(|page| page.about(&args.server));
+            output::show(page, args.output, false)
+        }
     }
 }
 
@@ -260,6 +316,97 @@ fn acted(server: &ServerArgs, (binding, domain): Of, act: LearntAct) -> Result<P
         next: vec![command(&["pelton", "adaptive", "list"])],
         exit: EXIT_DONE,
     })
+}
+
+/// One line of complaints.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Complaint {
+    binding: String,
+    domain: String,
+    #[serde(default = "abuse")]
+    category: String,
+    #[serde(default = "one")]
+    count: core::num::NonZeroU64,
+}
+
+fn abuse() -> String {
+    "abuse".to_string()
+}
+
+fn one() -> core::num::NonZeroU64 {
+    core::num::NonZeroU64::MIN
+}
+
+/// Complaints by binding, domain and category.
+type Complaints = BTreeMap<(String, String, String), u64>;
+
+/// Adds up lines, each of which has to be right. The error says which is not, and why.
+fn complaints_of(lines: impl Iterator<Item = io::Result<String>>) -> Result<Complaints, String> {
+    let mut all = Complaints::new();
+    for (number, line) in (1..).zip(lines) {
+        let line = line.map_err(|error| format!("line {number}: {error}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let found: Complaint = serde_json::from_str(&line)
+            .map_err(|error| format!("line {number}: {error}; nothing was counted"))?;
+        let category = complaint_category(&found.category).map_err(|why| {
+            let category = &found.category;
+            format!("line {number}: {category:?} {why}; nothing was counted")
+        })?;
+        let sum = all
+            .entry((found.binding, found.domain.to_lowercase(), category))
+            .or_default();
+        *sum = sum.saturating_add(found.count.get());
+    }
+    Ok(all)
+}
+
+fn complain(args: &ComplaintsArgs) -> Result<Page, Failure> {
+    let wrong = |why: String| Failure::new(output::EXIT_USAGE, "E442", &why);
+    let complaints = match (args.how_many, &args.binding, &args.domain) {
+        (HowMany::Lines, None, None) => complaints_of(io::stdin().lines()).map_err(wrong)?,
+        (HowMany::Lines, ..) => {
+            let why = "lines name their binding and domain: leave --binding and --domain out";
+            return Err(wrong(why.to_string()));
+        }
+        (HowMany::Count(count), Some(binding), Some(domain)) => {
+            let of = (binding.clone(), domain.clone(), args.category.clone());
+            Complaints::from([(of, count)])
+        }
+        (HowMany::Count(_), ..) => {
+            let why = "of which mail? Name --binding and --domain";
+            return Err(wrong(why.to_string()));
+        }
+    };
+    let mut pages = Vec::new();
+    let mut refused = Vec::new();
+    let mut counted = 0_u64;
+    for ((binding, domain, category), count) in complaints {
+        let of = format!("{count} of {domain} by {binding}");
+        let act = LearntAct::Complaints { category, count };
+        match acted(&args.server, (Some(binding), Some(domain)), act) {
+            Ok(page) => {
+                pages.push(page);
+                counted = counted.saturating_add(count);
+            }
+            Err(failure) => refused.push((of, failure)),
+        }
+    }
+    let Some(mut page) = pages.pop() else {
+        let first = refused.into_iter().next().map(|(_, failure)| failure);
+        return Err(first.unwrap_or_else(|| wrong("there is no line to count".to_string())));
+    };
+    page.text = format!("{} counted\n", units::counted(counted, "complaint"));
+    page.data = serde_json::json!({ "complaints": counted });
+    if !refused.is_empty() {
+        page.exit = output::EXIT_FAILED;
+    }
+    let refused = refused.into_iter();
+    let refused = refused.map(|(of, failure)| format!("{of}: not counted: {}", failure.message));
+    page.warnings.extend(refused);
+    Ok(page)
 }
 
 /// The pairs of a reply, by domain and binding.
@@ -384,6 +531,15 @@ fn write_pair(text: &mut String, pair: &LearntPair, style: &Style) -> core::fmt:
         let why = because("max_deliveries_per_connection");
         writeln!(text, "Each         {count} messages{why}")?;
     }
+    if !pair.complaints.is_empty() {
+        let each = pair.complaints.iter();
+        let each: Vec<_> = each
+            .map(|it| format!("{} {}", it.count, clean(&it.category)))
+            .collect();
+        let of = units::counted(pair.delivered, "message");
+        let each = each.join(", ");
+        writeln!(text, "Complaints   {each}, of {of} delivered in 24 hours")?;
+    }
     for set in &pair.in_force {
         let left = style.until(&set.until);
         writeln!(
@@ -479,5 +635,45 @@ fn page(
         warnings,
         next: next.into_iter().collect(),
         exit: EXIT_DONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_complaints_are_added_up_or_none_is_counted() {
+        let read = |text: &str| {
+            let lines: Vec<_> = text.lines().map(|it| Ok(it.to_string())).collect();
+            complaints_of(lines.into_iter())
+        };
+        let good = r#"{"binding":"a","domain":"b.example"}
+
+{"binding":"a","domain":"B.example","count":4,"category":"Abuse"}
+{"binding":"a","domain":"b.example","category":"fraud"}"#;
+        let all = read(good).expect("they are right");
+        let counts: Vec<_> = all.iter().map(|(of, count)| (&*of.2, *count)).collect();
+        assert_eq!(counts, [("abuse", 5), ("fraud", 1)]);
+        for (line, expected) in [
+            ("{", "line 2: EOF"),
+            (r#"{"binding":"a"}"#, "line 2: missing field `domain`"),
+            (
+                r#"{"binding":"a","domain":"d","count":0}"#,
+                "line 2: invalid value",
+            ),
+            (
+                r#"{"binding":"a","domain":"d","kind":"x"}"#,
+                "line 2: unknown field",
+            ),
+            (
+                r#"{"binding":"a","domain":"d","category":"a b"}"#,
+                "line 2: \"a b\" names no",
+            ),
+        ] {
+            let text = format!("{}\n{line}", r#"{"binding":"a","domain":"d"}"#);
+            let why = read(&text).expect_err(line);
+            assert!(why.starts_with(expected), "{line}: {why}");
+        }
     }
 }

@@ -17,6 +17,8 @@ use super::value::quoted;
 
 /// Matches that a trigger may wait for.
 pub const TRIGGER_COUNT_MAX: u32 = 10_000;
+/// The longest name of a category of complaints.
+const CATEGORY_BYTES_MAX: usize = 32;
 /// The longest time that an action or trigger may name: a year.
 const TIME_MAX: Duration = Duration::from_secs(31_536_000);
 
@@ -41,7 +43,7 @@ pub enum Kind {
     Rates,
     /// A number from 0 to 100, with decimals.
     Percent,
-    /// `bc:N`.
+    /// `bc:N`, or `fbl:CATEGORY`.
     Codes,
 }
 
@@ -84,7 +86,10 @@ impl Kind {
                  and 0 as the second is no limit"
             }
             Kind::Percent => "a percentage from 0 to 100",
-            Kind::Codes => "a list of bounce classes ( \"bc:10\" \"bc:51\" )",
+            Kind::Codes => {
+                "a list of bounce classes ( \"bc:10\" \"bc:51\" ), or of kinds of complaints \
+                 ( \"fbl:abuse\" )"
+            }
         }
     }
 }
@@ -180,9 +185,14 @@ pub enum Set {
     MaxRetryInterval(Duration),
 }
 
-/// A bounce class that a sweep rule counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Code(pub u16);
+/// What a sweep rule counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Failures of a bounce class.
+    Bounce(u16),
+    /// Complaints of a category (RFC 5965 7.3), in lower case.
+    Complaint(String),
+}
 
 /// A rule over the replies of receiving hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,7 +242,18 @@ pub struct SweepRule {
 
 impl SweepRule {
     pub fn bounces(&self) -> impl Iterator<Item = u16> + '_ {
-        self.codes.iter().map(|it| it.0)
+        self.codes.iter().filter_map(|it| match it {
+            Code::Bounce(class) => Some(*class),
+            Code::Complaint(_) => None,
+        })
+    }
+
+    /// Categories of complaints; a rule that has some has no bounce class.
+    pub fn complaints(&self) -> impl Iterator<Item = &str> + Clone {
+        self.codes.iter().filter_map(|it| match it {
+            Code::Complaint(category) => Some(&**category),
+            Code::Bounce(_) => None,
+        })
     }
 }
 
@@ -243,6 +264,7 @@ pub struct AdaptiveSettings {
     pub adjustment_interval: Duration,
     pub positive_adjustment_interval: Duration,
     pub attempt_threshold: u32,
+    pub fbl_volume_threshold: u32,
     pub default_suspension: Duration,
     pub default_suspension_enabled: bool,
     /// `adaptive_rejection_rate_suspension_percentage`.
@@ -442,11 +464,34 @@ fn percent(word: &str) -> Result<Percent, String> {
 }
 
 fn codes(words: &[&str]) -> Result<Vec<Code>, Refusal> {
-    each(words, |word| {
-        let class = word.split_once(':').filter(|(kind, _)| *kind == "bc");
-        let class = class.and_then(|(_, class)| class.parse().ok());
-        class.map(Code).ok_or("names no bounce class".to_string())
-    })
+    let read = |word: &str| match word.split_once(':') {
+        Some(("bc", class)) => {
+            let class = class.parse().map_err(|_| "names no bounce class")?;
+            Ok(Code::Bounce(class))
+        }
+        Some(("fbl", category)) => complaint_category(category).map(Code::Complaint),
+        _ => Err("names neither a bounce class nor complaints".to_string()),
+    };
+    let codes = each(words, read)?;
+    // Rates of failures are of attempts and rates of complaints of deliveries: no sum of both.
+    let is_bounce = |it: &Code| matches!(it, Code::Bounce(_));
+    let other = codes
+        .iter()
+        .position(|it| is_bounce(it) != is_bounce(&codes[0]));
+    match other {
+        Some(index) => Err((index, "mixes bounce classes and complaints".to_string())),
+        None => Ok(codes),
+    }
+}
+
+/// The name of a category of complaints. The error says what is wrong with it.
+pub fn complaint_category(text: &str) -> Result<String, String> {
+    let is_part = |it: u8| it.is_ascii_alphanumeric() || it == b'-' || it == b'_';
+    let is_name = (1..=CATEGORY_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_part);
+    match is_name {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("names no category of complaints, such as abuse".to_string()),
+    }
 }
 
 fn actions(words: &[&str]) -> Result<Vec<Action>, Refusal> {
@@ -612,7 +657,10 @@ impl fmt::Display for Value {
                 pair(written(it.min), it.max.map_or("0".to_string(), written))
             }
             Value::Percent(percent) => percent.to_string(),
-            Value::Codes(codes) => list(codes.iter().map(|it| format!("bc:{}", it.0))),
+            Value::Codes(codes) => list(codes.iter().map(|it| match it {
+                Code::Bounce(class) => format!("bc:{class}"),
+                Code::Complaint(category) => format!("fbl:{category}"),
+            })),
         };
         f.write_str(&text)
     }
@@ -665,6 +713,11 @@ mod tests {
             (Kind::Rates, &["1", "0"], r#"( "1/3600" "0" )"#),
             (Kind::Percent, &["0.5"], "0.5"),
             (Kind::Codes, &["bc:10", "bc:24"], r#"( "bc:10" "bc:24" )"#),
+            (
+                Kind::Codes,
+                &["fbl:Abuse", "fbl:not-spam"],
+                r#"( "fbl:abuse" "fbl:not-spam" )"#,
+            ),
         ];
         for (kind, words, expected) in cases {
             assert_eq!(read(*kind, words).as_deref(), Ok(*expected), "{words:?}");
@@ -696,7 +749,10 @@ mod tests {
             (Kind::Rates, &["0", "5"], "0: is no rate"),
             (Kind::Rates, &["3600", "1/60"], "1: is lower"),
             (Kind::Percent, &["101"], "0: is out of bounds"),
-            (Kind::Codes, &["bc:10", "fbl:abuse"], "1: names no"),
+            (Kind::Codes, &["bc:10", "fbl:abuse"], "1: mixes"),
+            (Kind::Codes, &["bc:x"], "0: names no bounce"),
+            (Kind::Codes, &["fbl:a b"], "0: names no category"),
+            (Kind::Codes, &["abuse"], "0: names neither"),
         ];
         for (kind, words, expected) in cases {
             let why = read(*kind, words).expect_err(expected);

@@ -544,9 +544,15 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("adaptive_attempt_threshold", count(1), DELIVERY)
         .default("2000")
         .doc("Attempts of an hour below which no rate of failures is looked at."),
+    row("adaptive_fbl_volume_threshold", count(1), DELIVERY)
+        .default("20000")
+        .doc("Deliveries of a day below which no rate of complaints is looked at."),
     row("adaptive_sweep_rule_enabled", Kind::Bool, DELIVERY)
         .default("true")
-        .doc("Whether adaptive_sweep_rule stanzas apply here."),
+        .doc(
+            "Whether adaptive_sweep_rule stanzas apply here, and the one that is built in for \
+             where none is about complaints: fbl:abuse, 0.2 and 0.5 %.",
+        ),
     row("adaptive_default_suspension_enabled", Kind::Bool, DELIVERY)
         .default("false")
         .doc(
@@ -587,15 +593,17 @@ pub const OPTIONS: &[OptionSpec] = &[
         .doc("What the rule does, one or more pairs."),
     row("message", Kind::Adaptive(adaptive::Kind::Text), RULE)
         .doc("A sentence for whoever reads of it."),
-    row("codes", Kind::Adaptive(adaptive::Kind::Codes), SWEEP_RULE)
-        .doc("Bounce classes whose rates are added up."),
+    row("codes", Kind::Adaptive(adaptive::Kind::Codes), SWEEP_RULE).doc(
+        "Bounce classes whose rates are added up, of the attempts of an hour; or categories \
+             of complaints (fbl:abuse), of the deliveries of a day.",
+    ),
     row(
         "low_threshold",
         Kind::Adaptive(adaptive::Kind::Percent),
         SWEEP_RULE,
     )
     .default("5")
-    .doc("Percent of the attempts above which low_action is taken."),
+    .doc("Percent of the attempts or deliveries above which low_action is taken."),
     row(
         "low_action",
         Kind::Adaptive(adaptive::Kind::Actions),

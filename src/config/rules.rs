@@ -187,6 +187,21 @@ fn sweep_rule(tree: &Tree, id: ScopeId) -> Option<SweepRule> {
     })
 }
 
+/// What Momentum does about complaints where no rule is about them: a rate of 0.3 % is what the
+/// large receivers call too much.
+fn complaint_rule() -> SweepRule {
+    SweepRule {
+        name: "complaints".to_string(),
+        codes: [adaptive::Code::Complaint("abuse".to_string())].into(),
+        low_threshold: Percent(200),
+        low_action: [adaptive::Action::ThrottleDown].into(),
+        high_threshold: Percent(500),
+        high_action: [adaptive::Action::Suspend(FOUR_HOURS)].into(),
+    }
+}
+
+const FOUR_HOURS: core::time::Duration = core::time::Duration::from_secs(4 * 3_600);
+
 /// Options that a stanza must set to be a rule, by its kind.
 pub fn owed(kind: ScopeKind) -> &'static [&'static str] {
     match kind {
@@ -203,13 +218,20 @@ pub fn settings(it: &Reader<'_>) -> Option<Arc<AdaptiveSettings>> {
     }
     let book = it.config.rule_book();
     let sweeps = match it.bool("adaptive_sweep_rule_enabled") {
-        true => in_chain(&book.sweeps, &it.chain).into(),
+        true => {
+            let mut sweeps = in_chain(&book.sweeps, &it.chain);
+            if !sweeps.iter().any(|it| it.complaints().next().is_some()) {
+                sweeps.push(Arc::new(complaint_rule()));
+            }
+            sweeps.into()
+        }
         false => Arc::default(),
     };
     Some(Arc::new(AdaptiveSettings {
         adjustment_interval: it.duration("adaptive_adjustment_interval"),
         positive_adjustment_interval: it.duration("adaptive_positive_adjustment_interval"),
         attempt_threshold: it.count("adaptive_attempt_threshold"),
+        fbl_volume_threshold: it.count("adaptive_fbl_volume_threshold"),
         default_suspension: it.duration("adaptive_default_suspension"),
         default_suspension_enabled: it.bool("adaptive_default_suspension_enabled"),
         rejection_rate: percent(it, "adaptive_rejection_rate_suspension_percentage"),

@@ -424,14 +424,16 @@ impl Desk {
             domain.as_deref().unwrap_or("all domains")
         );
         let what = match &act {
-            LearntAct::Reset => "what was learnt is forgotten".to_string(),
-            LearntAct::Resume => "suspensions end".to_string(),
+            LearntAct::Reset => Some("what was learnt is forgotten".to_string()),
+            LearntAct::Resume => Some("suspensions end".to_string()),
+            // What is made of them tells of itself.
+            LearntAct::Complaints { .. } => None,
             LearntAct::Set {
                 assignment,
                 seconds,
             } => {
                 let time = units::duration(Duration::from_secs(*seconds));
-                format!("{assignment} for {time}")
+                Some(format!("{assignment} for {time}"))
             }
         };
         let query = Query::Relearn {
@@ -440,7 +442,7 @@ impl Desk {
             act,
         };
         let pairs = merge::relearnt(self.all(query, notes).await?).map_err(usage)?;
-        if pairs > 0 {
+        if let Some(what) = what.filter(|_| pairs > 0) {
             let at = (self.surroundings.clock)();
             let text = format!("{of}: {what}");
             // The change holds, whether or not the journal can tell of it.

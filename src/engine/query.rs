@@ -279,6 +279,8 @@ pub enum LearntAct {
         assignment: String,
         seconds: u64,
     },
+    /// Recipients have complained.
+    Complaints { category: String, count: u64 },
 }
 
 /// What was learnt of one (binding, domain) pair.
@@ -300,6 +302,18 @@ pub struct LearntPair {
     pub because: Vec<LearntCause>,
     pub stop: Option<LearntStop>,
     pub in_force: Vec<LearntSet>,
+    /// Of the last day.
+    #[serde(default)]
+    pub delivered: u64,
+    #[serde(default)]
+    pub complaints: Vec<LearntComplaints>,
+}
+
+/// Complaints of one category.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LearntComplaints {
+    pub category: String,
+    pub count: u64,
 }
 
 /// Why a limit is what it is.

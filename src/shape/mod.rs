@@ -7,6 +7,7 @@
 //! done. Every change is told with its cause. Limits stay within the ranges of the configuration,
 //! and nothing here makes a message fail sooner: a time without delivery costs no attempt.
 
+pub mod complaints;
 pub mod count;
 pub mod rate;
 mod rules;
@@ -20,16 +21,21 @@ use core::time::Duration;
 
 use crate::base::throttle::Rate;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::adaptive::{Action, AdaptiveSettings, Set, per_second};
+use crate::config::adaptive::{Action, AdaptiveSettings, Set, SweepRule, per_second};
 use crate::types::outcome::Stage;
 use crate::types::reply::{Class, Enhanced, Reply};
 
+use complaints::Day;
 use count::CountControl;
 use rate::{Gate, RateControl};
 use rules::Counters;
 use sweep::{Failure, Sweep};
 
 pub use saved::Saved;
+
+/// Deliveries are kept whenever they have grown by one of so many parts of the volume that makes a
+/// rate of complaints: a kill loses no more of them.
+const KEPT_PARTS: u32 = 100;
 
 /// Settings that are in force at a time; the oldest goes when there are more.
 const SETS_MAX: usize = 16;
@@ -172,6 +178,9 @@ pub struct Shape {
     sets: Vec<InForce>,
     counters: Counters,
     sweep: Sweep,
+    day: Day,
+    /// Deliveries that nobody keeps yet.
+    unkept: u32,
     /// Why the rate, the connections and the deliveries are what they are.
     causes: [Cause; 3],
     /// Since somebody has taken them.
@@ -193,6 +202,8 @@ impl Shape {
             sets: Vec::new(),
             counters: Counters::default(),
             sweep: Sweep::default(),
+            day: Day::default(),
+            unkept: 0,
             causes: Default::default(),
             changes: Vec::new(),
         }
@@ -336,6 +347,7 @@ impl Shape {
         self.sweep.count(now.mono, failure);
         if taken {
             self.taken(now, settings, heard.begun);
+            self.delivered(now, settings);
             return Heed::AsItIs;
         }
         if heard.reply.internal {
@@ -359,6 +371,87 @@ impl Shape {
         }
         let fewer = heard.standing.connections > 0 && self.connections.limit().is_some();
         fewer || self.gate(now) != Gate::Open
+    }
+
+    /// One delivery more that complaints are compared with.
+    fn delivered(&mut self, now: Now, settings: &AdaptiveSettings) {
+        self.day.delivered_one(now.wall);
+        self.unkept += 1;
+        if self.is_to_be_kept(settings) {
+            // The volume may be what complaints of before have waited for.
+            self.swept_complaints(now, settings);
+        }
+    }
+
+    /// So many deliveries that they are to be kept: each part of what makes a rate of complaints.
+    pub fn is_to_be_kept(&self, settings: &AdaptiveSettings) -> bool {
+        self.unkept > settings.fbl_volume_threshold / KEPT_PARTS
+    }
+
+    /// What is saved now is kept.
+    pub fn keeping(&mut self) -> Saved {
+        self.unkept = 0;
+        self.saved()
+    }
+
+    pub fn day(&self) -> &Day {
+        &self.day
+    }
+
+    /// Recipients have complained. The error says why that is not counted.
+    pub fn complained(
+        &mut self,
+        now: Now,
+        settings: &AdaptiveSettings,
+        (category, count): (&str, u64),
+    ) -> Result<(), String> {
+        if !self.day.complained(now.wall, category, count) {
+            return Err(format!(
+                "{category}: too many categories of complaints in an hour"
+            ));
+        }
+        self.swept_complaints(now, settings);
+        Ok(())
+    }
+
+    /// Rules over the complaints of the last day.
+    fn swept_complaints(&mut self, now: Now, settings: &AdaptiveSettings) {
+        let deliveries = self.day.deliveries(now.wall);
+        if deliveries < u64::from(settings.fbl_volume_threshold) || !self.day.has_complaints() {
+            return;
+        }
+        for (index, rule) in settings.sweep_rules.iter().enumerate() {
+            let complaints = self.day.of(now.wall, rule.complaints());
+            let of = "deliveries of the last day";
+            self.swept_by(now, settings, (index, rule), (complaints, deliveries, of));
+        }
+    }
+
+    /// Acts if a rate is above a threshold of a rule; of two that are, the higher one counts.
+    fn swept_by(
+        &mut self,
+        now: Now,
+        settings: &AdaptiveSettings,
+        (index, rule): (usize, &SweepRule),
+        (some, all, of): (u64, u64, &str),
+    ) {
+        let high = some as f64 > rule.high_threshold.of(all);
+        let low = some as f64 > rule.low_threshold.of(all);
+        if !(high || low) || !self.sweep.may_act(now.mono, index, high) {
+            return;
+        }
+        let cause = Cause {
+            count: u32::try_from(some).unwrap_or(u32::MAX),
+            message: Some(format!("{some} of {all} {of}")),
+            ..Cause::of(&rule.name)
+        };
+        let actions = match high {
+            true => &rule.high_action,
+            false => &rule.low_action,
+        };
+        for action in actions.iter() {
+            self.act(now, settings, action, None, &cause);
+        }
     }
 
     fn taken(&mut self, now: Now, settings: &AdaptiveSettings, begun: Mono) {
@@ -648,25 +741,9 @@ impl Shape {
         }
         for (index, rule) in settings.sweep_rules.iter().enumerate() {
             let classes: Vec<u16> = rule.bounces().collect();
-            let failed = self.sweep.of_classes(now.mono, &classes) as f64;
-            let high = failed > rule.high_threshold.of(attempts);
-            let low = failed > rule.low_threshold.of(attempts);
-            if !(high || low) || !self.sweep.may_act(now.mono, index, high) {
-                continue;
-            }
-            let cause = Cause {
-                count: failed as u32,
-                message: Some(format!("{failed} of {attempts} attempts of the last hour")),
-                ..Cause::of(&rule.name)
-            };
-            let actions = if high {
-                &rule.high_action
-            } else {
-                &rule.low_action
-            };
-            for action in actions.iter() {
-                self.act(now, settings, action, None, &cause);
-            }
+            let failed = self.sweep.of_classes(now.mono, &classes);
+            let of = "attempts of the last hour";
+            self.swept_by(now, settings, (index, rule), (failed, attempts, of));
         }
         let permanent = self.sweep.permanent(now.mono);
         let too_many = permanent as f64 > settings.rejection_rate.of(attempts);

@@ -9,6 +9,7 @@ use crate::base::throttle::Rate;
 use crate::base::time::{Now, Wall};
 use crate::config::adaptive::Set;
 
+use super::complaints::Day;
 use super::count::{CountControl, SavedCount};
 use super::rate::{RateControl, SavedRate};
 use super::{Cause, InForce, Shape, Stop};
@@ -22,6 +23,8 @@ pub struct Saved {
     pub deliveries: Option<SavedCount>,
     pub stop: Option<SavedStop>,
     pub sets: Vec<SavedSet>,
+    /// Deliveries and complaints.
+    pub day: Day,
     pub causes: [Cause; 3],
 }
 
@@ -56,7 +59,18 @@ impl Saved {
     /// Nothing has been learnt: there is nothing to keep.
     pub fn is_empty(&self) -> bool {
         let limits = self.connections.is_none() && self.deliveries.is_none();
-        self.rate.is_none() && limits && self.stop.is_none() && self.sets.is_empty()
+        let learnt = self.rate.is_some() || !limits || self.stop.is_some();
+        !learnt && self.sets.is_empty() && self.day.is_empty()
+    }
+
+    /// There is something beside what was delivered.
+    pub fn is_of_note(&self) -> bool {
+        let day = Day::default();
+        let without = Saved {
+            day,
+            ..self.clone()
+        };
+        !without.is_empty() || self.day.has_complaints()
     }
 }
 
@@ -110,6 +124,7 @@ impl Shape {
                 cause: it.cause.clone(),
             }),
             sets: self.sets.iter().map(saved_set).collect(),
+            day: self.day.clone(),
             causes: self.causes.clone(),
         }
     }
@@ -131,6 +146,7 @@ impl Shape {
                 cause: it.cause,
             }),
             sets: saved.sets.into_iter().map(in_force).collect(),
+            day: saved.day,
             causes: saved.causes,
             ..Shape::new(now)
         }

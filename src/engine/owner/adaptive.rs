@@ -245,10 +245,14 @@ impl Owner {
         if saved.is_empty() {
             return;
         }
-        if self.shelf.len() == SHELF_MAX {
+        let pair = (link.binding.clone(), link.domain.clone());
+        self.put_on_shelf(pair, saved);
+    }
+
+    pub(super) fn put_on_shelf(&mut self, pair: Pair, saved: Saved) {
+        if self.shelf.len() == SHELF_MAX && !self.shelf.contains_key(&pair) {
             self.shelf.shift_remove_index(0);
         }
-        let pair = (link.binding.clone(), link.domain.clone());
         self.shelf.insert(pair, saved);
     }
 
@@ -318,6 +322,17 @@ impl Owner {
         let heed = adaptive.shape.heard(turn.now, &settings, &heard);
         if adaptive.shape.has_changes() {
             self.changed(turn, queue);
+        } else if adaptive.shape.is_to_be_kept(&settings) {
+            let saved = adaptive.shape.keeping();
+            let adapted = Adapted {
+                shard: turn.common.shard,
+                binding: link.binding.clone(),
+                domain: link.domain.clone(),
+                saved: Some(saved),
+                journal: Vec::new(),
+            };
+            turn.out
+                .push(Action::Control(ToControl::Adapted(Box::new(adapted))));
         }
         heed
     }
@@ -480,7 +495,7 @@ impl Owner {
                 change,
             });
         }
-        let saved = adaptive.shape.saved();
+        let saved = adaptive.shape.keeping();
         turn.out
             .push(Action::Control(ToControl::Adapted(Box::new(Adapted {
                 shard: turn.common.shard,
@@ -554,7 +569,7 @@ fn class_of(stage: Stage, reply: &Reply) -> u16 {
 }
 
 /// A change as `pelton changes` tells it.
-fn sentence(binding: &str, domain: &str, change: &Change) -> String {
+pub(super) fn sentence(binding: &str, domain: &str, change: &Change) -> String {
     let what = match (change.what, &change.to) {
         (What::Suspension, Some(time)) => format!("suspended for {time}"),
         (What::Suspension, None) => "delivery goes on".to_string(),

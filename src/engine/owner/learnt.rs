@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::base::time::{Now, Wall};
 use crate::config::BindingIndex;
-use crate::config::adaptive::{AdaptiveSettings, parse_set};
+use crate::config::adaptive::{AdaptiveSettings, complaint_category, parse_set};
 use crate::engine::Turn;
 use crate::engine::io::{Action, Adapted, ToControl};
 use crate::engine::owner::Owner;
-use crate::engine::owner::adaptive::{Adaptive, Pair};
-use crate::engine::query::{LearntAct, LearntCause, LearntPair, LearntSet, LearntStop};
+use crate::engine::owner::adaptive::{Adaptive, Changed, Pair, sentence};
+use crate::engine::query::{LearntAct, LearntCause, LearntComplaints, LearntPair};
+use crate::engine::query::{LearntSet, LearntStop};
 use crate::queue::State;
 use crate::shape::{Cause, Shape, What, rate_text};
 
@@ -33,7 +34,7 @@ impl Owner {
         };
         let links = self.links.iter().filter_map(|(queue, link)| {
             let shape = &link.adaptive.as_ref()?.shape;
-            let learnt = !shape.saved().is_empty() && wanted(&link.binding, &link.domain);
+            let learnt = shape.saved().is_of_note() && wanted(&link.binding, &link.domain);
             learnt.then(|| {
                 let view = self.queues.view(*queue);
                 let waits = view.map_or(0, |view| {
@@ -43,7 +44,8 @@ impl Owner {
             })
         });
         let shelf = self.shelf.iter().filter_map(|((of, to), saved)| {
-            let shape = wanted(of, to).then(|| Shape::restored(now, saved.clone()))?;
+            let learnt = saved.is_of_note() && wanted(of, to);
+            let shape = learnt.then(|| Shape::restored(now, saved.clone()))?;
             Some(described(now, (of, to), &shape, 0))
         });
         links.chain(shelf).take(LISTED_MAX).collect()
@@ -63,6 +65,25 @@ impl Owner {
             };
             // Whoever does not own it has nothing to say, but a mistake is one everywhere.
             parse_set(assignment)?;
+            if !turn.common.owns(binding, domain) {
+                return Ok(0);
+            }
+            return self.act_on_pair(turn, (binding.into(), domain.into()), act);
+        }
+        if let LearntAct::Complaints { category, .. } = act {
+            let (Some(binding), Some(domain)) = (binding, domain) else {
+                return Err("complaints are about one binding and one domain: name both".into());
+            };
+            complaint_category(category).map_err(|why| format!("{category} {why}"))?;
+            if turn
+                .common
+                .generation
+                .config
+                .binding_by_name(binding)
+                .is_none()
+            {
+                return Err(format!("there is no binding \"{binding}\""));
+            }
             if !turn.common.owns(binding, domain) {
                 return Ok(0);
             }
@@ -111,17 +132,29 @@ impl Owner {
         if !acted(turn.now, &settings, &mut shape, act)? {
             return Ok(0);
         }
+        let mut journal = Vec::new();
+        for change in shape.take_changes() {
+            if change.cause.rule != OPERATOR {
+                journal.push(sentence(&pair.0, &pair.1, &change));
+            }
+            self.told.push(Changed {
+                binding: pair.0.clone(),
+                domain: pair.1.clone(),
+                change,
+            });
+        }
         let saved = shape.saved();
-        match saved.is_empty() {
-            true => drop(self.shelf.swap_remove(&pair)),
-            false => drop(self.shelf.insert(pair.clone(), saved.clone())),
+        if saved.is_empty() {
+            self.shelf.swap_remove(&pair);
+        } else {
+            self.put_on_shelf(pair.clone(), saved.clone());
         }
         let adapted = Adapted {
             shard: turn.common.shard,
             binding: pair.0,
             domain: pair.1,
             saved: Some(saved).filter(|it| !it.is_empty()),
-            journal: Vec::new(),
+            journal,
         };
         turn.out
             .push(Action::Control(ToControl::Adapted(Box::new(adapted))));
@@ -149,6 +182,11 @@ fn acted(
             let set = parse_set(assignment)?;
             let time = Duration::from_secs(*seconds);
             shape.set(now, settings.clipped(set), time, Cause::of(OPERATOR));
+            true
+        }
+        LearntAct::Complaints { category, count } => {
+            let category = complaint_category(category)?;
+            shape.complained(now, settings, (&category, *count))?;
             true
         }
     })
@@ -213,6 +251,13 @@ fn described(
                 &stop.cause,
             ),
         }),
+        delivered: shape.day().deliveries(now.wall),
+        complaints: shape
+            .day()
+            .by_category(now.wall)
+            .into_iter()
+            .map(|(category, count)| LearntComplaints { category, count })
+            .collect(),
         in_force: shape
             .in_force()
             .iter()
