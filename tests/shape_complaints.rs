@@ -41,6 +41,19 @@ fn pelton(spool: &Path, words: &[&str], input: &str) -> (String, bool) {
     (String::from_utf8(said).expect("text"), ran.status.success())
 }
 
+fn configure(config: &Path, spool: &Path, [smtp, http, target]: [SocketAddr; 3]) {
+    let text = format!(
+        "Spoolbase = \"{}\"\nShards = 2\nPin_Shards = false\nSpool_Segment_Size = 4M\n\
+         Min_Free_Space = 0\nstatic_routes {{ target = \"{target}\" }}\nadaptive_enabled = true\n\
+         adaptive_fbl_volume_threshold = {MESSAGES}\n\
+         ESMTP_Listener {{ Listen \"{smtp}\" {{ Relay_Hosts = ( \"127.0.0.0/8\" ) }} }}\n\
+         HTTP_Listener {{ Listen \"{http}\" {{ }} }}\ndefault_binding = \"a\"\n\
+         binding \"a\" {{ Bind_Address = \"127.0.0.1\" }}\n",
+        spool.display()
+    );
+    fs::write(config, text).expect("the configuration is written");
+}
+
 #[test]
 fn complaints_suspend_beyond_their_rate_and_outlive_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -54,16 +67,7 @@ fn complaints_suspend_beyond_their_rate_and_outlive_a_kill() {
         folder.path().join("spool"),
         folder.path().join("pelton.conf"),
     );
-    let text = format!(
-        "Spoolbase = \"{}\"\nShards = 2\nPin_Shards = false\nSpool_Segment_Size = 4M\n\
-         Min_Free_Space = 0\nstatic_routes {{ target = \"{target}\" }}\nadaptive_enabled = true\n\
-         adaptive_fbl_volume_threshold = {MESSAGES}\n\
-         ESMTP_Listener {{ Listen \"{smtp}\" {{ Relay_Hosts = ( \"127.0.0.0/8\" ) }} }}\n\
-         HTTP_Listener {{ Listen \"{http}\" {{ }} }}\ndefault_binding = \"a\"\n\
-         binding \"a\" {{ Bind_Address = \"127.0.0.1\" }}\n",
-        spool.display()
-    );
-    fs::write(&config, text).expect("the configuration is written");
+    configure(&config, &spool, [smtp, http, target]);
     let log = folder.path().join("pelton.log");
     let mut engine = Engine::start(&config, &log, http);
     engine.wait_ready(STEP_TIMEOUT).expect("it is ready");

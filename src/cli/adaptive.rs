@@ -1,5 +1,5 @@
-//! `pelton adaptive list | explain | override | reset | resume | complaints` and `pelton blocks`: what adaptive
-//! delivery has learnt of receivers, why, and what an operator makes of it.
+//! `pelton adaptive list | explain | override | reset | resume | complaints` and `pelton blocks`:
+//! what adaptive delivery has learnt of receivers, why, and what an operator makes of it.
 
 use core::fmt::Write;
 use core::time::Duration;

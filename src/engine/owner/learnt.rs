@@ -198,15 +198,7 @@ fn described(
     shape: &Shape,
     queued: u64,
 ) -> LearntPair {
-    let wall = |it: Wall| it.rfc3339().to_string();
     let limits = shape.limits();
-    let cause = |what: What, cause: &Cause| LearntCause {
-        limit: what.as_str().to_string(),
-        rule: cause.rule.clone(),
-        reply: cause.reply.clone(),
-        host: cause.host.clone(),
-        message: cause.message.clone(),
-    };
     let found = [
         (What::MessageRate, limits.rate.is_some(), shape.rate_cause()),
         (
@@ -235,22 +227,7 @@ fn described(
             .filter(|(_, is_set, it)| *is_set && !it.rule.is_empty())
             .map(|(what, _, it)| cause(what, it))
             .collect(),
-        stop: shape.stop().map(|stop| LearntStop {
-            kind: match stop.blackhole {
-                true => "blackhole",
-                false => "suspension",
-            }
-            .to_string(),
-            since: wall(stop.since),
-            until: wall(stop.until),
-            because: cause(
-                match stop.blackhole {
-                    true => What::Blackhole,
-                    false => What::Suspension,
-                },
-                &stop.cause,
-            ),
-        }),
+        stop: stopped(shape),
         delivered: shape.day().deliveries(now.wall),
         complaints: shape
             .day()
@@ -268,4 +245,37 @@ fn described(
             })
             .collect(),
     }
+}
+
+fn wall(at: Wall) -> String {
+    at.rfc3339().to_string()
+}
+
+fn cause(what: What, cause: &Cause) -> LearntCause {
+    LearntCause {
+        limit: what.as_str().to_string(),
+        rule: cause.rule.clone(),
+        reply: cause.reply.clone(),
+        host: cause.host.clone(),
+        message: cause.message.clone(),
+    }
+}
+
+fn stopped(shape: &Shape) -> Option<LearntStop> {
+    shape.stop().map(|stop| LearntStop {
+        kind: match stop.blackhole {
+            true => "blackhole",
+            false => "suspension",
+        }
+        .to_string(),
+        since: wall(stop.since),
+        until: wall(stop.until),
+        because: cause(
+            match stop.blackhole {
+                true => What::Blackhole,
+                false => What::Suspension,
+            },
+            &stop.cause,
+        ),
+    })
 }
