@@ -45,6 +45,8 @@ pub enum Kind {
     Percent,
     /// `bc:N`, or `fbl:CATEGORY`.
     Codes,
+    /// Names of options that adaptive delivery may move.
+    Managed,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
             Kind::Rates => "pair of rates",
             Kind::Percent => "percentage",
             Kind::Codes => "list of codes",
+            Kind::Managed => "list of options",
         }
     }
 
@@ -86,6 +89,10 @@ impl Kind {
                  and 0 as the second is no limit"
             }
             Kind::Percent => "a percentage from 0 to 100",
+            Kind::Managed => {
+                "a list of max_outbound_connections, max_deliveries_per_connection, \
+                 outbound_throttle_messages, retry_interval and max_retry_interval"
+            }
             Kind::Codes => {
                 "a list of bounce classes ( \"bc:10\" \"bc:51\" ), or of kinds of complaints \
                  ( \"fbl:abuse\" )"
@@ -107,6 +114,55 @@ pub enum Value {
     Rates(RateRange),
     Percent(Percent),
     Codes(Arc<[Code]>),
+    Managed(Managed),
+}
+
+/// An option that adaptive delivery moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    MaxOutboundConnections,
+    MaxDeliveriesPerConnection,
+    OutboundThrottleMessages,
+    RetryInterval,
+    MaxRetryInterval,
+}
+
+impl Moved {
+    const ALL: [Moved; 5] = [
+        Moved::MaxOutboundConnections,
+        Moved::MaxDeliveriesPerConnection,
+        Moved::OutboundThrottleMessages,
+        Moved::RetryInterval,
+        Moved::MaxRetryInterval,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Moved::MaxOutboundConnections => "max_outbound_connections",
+            Moved::MaxDeliveriesPerConnection => "max_deliveries_per_connection",
+            Moved::OutboundThrottleMessages => "outbound_throttle_messages",
+            Moved::RetryInterval => "retry_interval",
+            Moved::MaxRetryInterval => "max_retry_interval",
+        }
+    }
+}
+
+/// A set of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Managed(u8);
+
+impl Managed {
+    pub const NONE: Managed = Managed(0);
+    pub const ALL: Managed = Managed(u8::MAX);
+
+    pub fn contains(self, option: Moved) -> bool {
+        self.0 & (1 << option as u8) != 0
+    }
+
+    /// Those of this set that the other has not.
+    pub fn without(self, other: Managed) -> Managed {
+        Managed(self.0 & !other.0)
+    }
 }
 
 /// The least and the most that a limit may be.
@@ -275,9 +331,24 @@ pub struct AdaptiveSettings {
     pub max_deliveries_per_connection: Range<u32>,
     pub retry_interval: Range<Duration>,
     pub max_retry_interval: Range<Duration>,
+    /// What may be moved: all but what `adaptive_unmanage_options` names and
+    /// `adaptive_manage_options` does not.
+    pub managed: Managed,
     /// In the order in which they are asked: the first that matches a reply is the one.
     pub rules: Arc<[Arc<ResponseRule>]>,
     pub sweep_rules: Arc<[Arc<SweepRule>]>,
+}
+
+impl Set {
+    pub fn option(self) -> Moved {
+        match self {
+            Set::MaxOutboundConnections(_) => Moved::MaxOutboundConnections,
+            Set::MaxDeliveriesPerConnection(_) => Moved::MaxDeliveriesPerConnection,
+            Set::OutboundThrottleMessages(_) => Moved::OutboundThrottleMessages,
+            Set::RetryInterval(_) => Moved::RetryInterval,
+            Set::MaxRetryInterval(_) => Moved::MaxRetryInterval,
+        }
+    }
 }
 
 impl AdaptiveSettings {
@@ -334,6 +405,7 @@ pub fn parse(kind: Kind, words: &[&str]) -> Result<Value, Refusal> {
         Kind::Durations => range(words, time).map(Value::Durations),
         Kind::Rates => rates(words).map(Value::Rates),
         Kind::Percent => percent(one()?).map(Value::Percent).map_err(first),
+        Kind::Managed => managed(words).map(Value::Managed),
         Kind::Codes => codes(words).map(|it| Value::Codes(it.into())),
     }
 }
@@ -394,6 +466,18 @@ fn stages(words: &[&str]) -> Result<Stages, Refusal> {
     };
     let bits = each(words, read)?.into_iter();
     Ok(Stages(bits.fold(0, |all, bit: u16| all | bit)))
+}
+
+fn managed(words: &[&str]) -> Result<Managed, Refusal> {
+    let read = |word: &str| {
+        let mut all = Moved::ALL.into_iter();
+        let found = all.find(|it| it.as_str().eq_ignore_ascii_case(word));
+        found
+            .map(|it| 1 << it as u8)
+            .ok_or("is no option that adaptive delivery moves".to_string())
+    };
+    let bits = each(words, read)?.into_iter();
+    Ok(Managed(bits.fold(0, |all, bit: u8| all | bit)))
 }
 
 fn count(word: &str) -> Result<u32, String> {
@@ -657,6 +741,10 @@ impl fmt::Display for Value {
                 pair(written(it.min), it.max.map_or("0".to_string(), written))
             }
             Value::Percent(percent) => percent.to_string(),
+            Value::Managed(set) => {
+                let named = Moved::ALL.iter().filter(|it| set.contains(**it));
+                list(named.map(|it| it.as_str().to_string()))
+            }
             Value::Codes(codes) => list(codes.iter().map(|it| match it {
                 Code::Bounce(class) => format!("bc:{class}"),
                 Code::Complaint(category) => format!("fbl:{category}"),
@@ -712,6 +800,11 @@ mod tests {
             ),
             (Kind::Rates, &["1", "0"], r#"( "1/3600" "0" )"#),
             (Kind::Percent, &["0.5"], "0.5"),
+            (
+                Kind::Managed,
+                &["Retry_Interval", "max_outbound_connections"],
+                r#"( "max_outbound_connections" "retry_interval" )"#,
+            ),
             (Kind::Codes, &["bc:10", "bc:24"], r#"( "bc:10" "bc:24" )"#),
             (
                 Kind::Codes,
@@ -750,6 +843,11 @@ mod tests {
             (Kind::Rates, &["3600", "1/60"], "1: is lower"),
             (Kind::Percent, &["101"], "0: is out of bounds"),
             (Kind::Codes, &["bc:10", "fbl:abuse"], "1: mixes"),
+            (
+                Kind::Managed,
+                &["retry_interval", "max_retries"],
+                "1: is no option",
+            ),
             (Kind::Codes, &["bc:x"], "0: names no bounce"),
             (Kind::Codes, &["fbl:a b"], "0: names no category"),
             (Kind::Codes, &["abuse"], "0: names neither"),

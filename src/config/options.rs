@@ -541,6 +541,21 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .default("60 86400")
     .doc("Range of max_retry_interval where a rule changes it."),
+    row(
+        "adaptive_unmanage_options",
+        Kind::Adaptive(adaptive::Kind::Managed),
+        DELIVERY,
+    )
+    .doc(
+        "Options that adaptive delivery leaves as they are configured, whatever rules say; what \
+         it had learnt of them is forgotten. Not set: it moves all.",
+    ),
+    row(
+        "adaptive_manage_options",
+        Kind::Adaptive(adaptive::Kind::Managed),
+        DELIVERY,
+    )
+    .doc("Options that it moves although adaptive_unmanage_options, of a wider scope, names them."),
     row("adaptive_attempt_threshold", count(1), DELIVERY)
         .default("2000")
         .doc("Attempts of an hour below which no rate of failures is looked at."),

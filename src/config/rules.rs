@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::adaptive;
 use super::adaptive::AdaptiveSettings;
+use super::adaptive::Managed;
 use super::adaptive::Percent;
 use super::adaptive::Range;
 use super::adaptive::ResponseRule;
@@ -244,6 +245,10 @@ pub fn settings(it: &Reader<'_>) -> Option<Arc<AdaptiveSettings>> {
         max_deliveries_per_connection: counts(it, "adaptive_max_deliveries_per_connection"),
         retry_interval: durations(it, "adaptive_retry_interval"),
         max_retry_interval: durations(it, "adaptive_max_retry_interval"),
+        managed: {
+            let left = managed(it, "adaptive_unmanage_options");
+            Managed::ALL.without(left.without(managed(it, "adaptive_manage_options")))
+        },
         rules: book.rules(&it.chain, it.word("adaptive_rules") != Some("replace")),
         sweep_rules: sweeps,
     }))
@@ -253,6 +258,13 @@ fn percent(it: &Reader<'_>, option: &str) -> Percent {
     match it.get(option) {
         Some(Value::Adaptive(adaptive::Value::Percent(percent))) => *percent,
         other => unreachable!("{option} is a percentage with a preset, not {other:?}"),
+    }
+}
+
+fn managed(it: &Reader<'_>, option: &str) -> Managed {
+    match it.get(option) {
+        Some(Value::Adaptive(adaptive::Value::Managed(set))) => *set,
+        _ => Managed::NONE,
     }
 }
 

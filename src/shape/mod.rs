@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use crate::base::throttle::Rate;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::adaptive::{Action, AdaptiveSettings, Set, SweepRule, per_second};
+use crate::config::adaptive::{Action, AdaptiveSettings, Moved, Set, SweepRule, per_second};
 use crate::types::outcome::Stage;
 use crate::types::reply::{Class, Enhanced, Reply};
 
@@ -36,6 +36,9 @@ pub use saved::Saved;
 /// Deliveries are kept whenever they have grown by one of so many parts of the volume that makes a
 /// rate of complaints: a kill loses no more of them.
 const KEPT_PARTS: u32 = 100;
+
+/// The rule that an operator's changes have.
+pub const BY_OPERATOR: &str = "operator";
 
 /// Settings that are in force at a time; the oldest goes when there are more.
 const SETS_MAX: usize = 16;
@@ -209,9 +212,51 @@ impl Shape {
         }
     }
 
-    /// Rules may have changed: what was counted for others says nothing of them.
-    pub fn reload(&mut self) {
+    /// Rules may have changed: what was counted for others says nothing of them. What is not to be
+    /// moved any more is as it is configured.
+    pub fn reload(&mut self, now: Now, settings: &AdaptiveSettings) {
         self.counters = Counters::default();
+        self.leave_unmanaged(now, settings);
+    }
+
+    /// Forgets what was learnt of options that are not to be moved. What an operator has set stays.
+    pub fn leave_unmanaged(&mut self, now: Now, settings: &AdaptiveSettings) {
+        let leaves = |option| !settings.managed.contains(option);
+        let cause = Cause::of("adaptive_unmanage_options");
+        if leaves(Moved::OutboundThrottleMessages) && self.rate != RateControl::new(now.mono) {
+            let before = self.rate.rate();
+            self.rate = RateControl::new(now.mono);
+            self.causes[RATE] = cause.clone();
+            if before.is_some() {
+                self.tell_rate(before);
+            }
+        }
+        if leaves(Moved::MaxOutboundConnections)
+            && let Some(before) = core::mem::take(&mut self.connections).limit()
+        {
+            self.causes[CONNECTIONS] = cause.clone();
+            self.tell_count(What::Connections, Some(before));
+        }
+        if leaves(Moved::MaxDeliveriesPerConnection)
+            && let Some(before) = core::mem::take(&mut self.deliveries).limit()
+        {
+            self.causes[DELIVERIES] = cause.clone();
+            self.tell_count(What::Deliveries, Some(before));
+        }
+        let of_rule = |it: &mut InForce| it.cause.rule != BY_OPERATOR;
+        for over in self
+            .sets
+            .extract_if(.., |it| of_rule(it) && leaves(it.set.option()))
+        {
+            let (what, from) = named(over.set);
+            self.changes.push(Change {
+                what,
+                from: Some(from),
+                to: None,
+                cause: cause.clone(),
+                until: None,
+            });
+        }
     }
 
     /// What has changed since this was last asked.
@@ -538,6 +583,9 @@ impl Shape {
     }
 
     fn too_fast(&mut self, now: Now, settings: &AdaptiveSettings, begun: Mono, cause: &Cause) {
+        if !settings.managed.contains(Moved::OutboundThrottleMessages) {
+            return;
+        }
         let before = self.rate.rate();
         let law = rate_law(settings);
         if self.rate.troubled(now.mono, begun, &law) {
@@ -558,6 +606,8 @@ impl Shape {
         match action {
             Action::Suspend(time) => self.stop_for(now, *time, false, cause.clone()),
             Action::Blackhole(time) => self.stop_for(now, *time, true, cause.clone()),
+            Action::ThrottleDown if !settings.managed.contains(Moved::OutboundThrottleMessages) => {
+            }
             Action::ThrottleDown => {
                 let before = self.rate.rate();
                 self.rate.lower(now.mono, &rate_law(settings));
@@ -566,13 +616,17 @@ impl Shape {
             }
             Action::Greylisted(time) => {
                 for set in [Set::RetryInterval(*time), Set::MaxRetryInterval(*time)] {
-                    self.set(now, settings.clipped(set), *time, cause.clone());
+                    if settings.managed.contains(set.option()) {
+                        self.set(now, settings.clipped(set), *time, cause.clone());
+                    }
                 }
             }
             Action::ReduceConnections(less) => {
                 let standing = (standing, heard.map(|it| it.begun));
                 self.fewer_connections(now, settings, *less, standing, cause);
             }
+            Action::ReduceDeliveries(_)
+                if !settings.managed.contains(Moved::MaxDeliveriesPerConnection) => {}
             Action::ReduceDeliveries(less) => {
                 let law = deliveries_law(settings, standing.deliveries_max);
                 let before = self.deliveries.limit();
@@ -582,6 +636,7 @@ impl Shape {
                     self.tell_count(What::Deliveries, before);
                 }
             }
+            Action::Set { what, .. } if !settings.managed.contains(what.option()) => {}
             Action::Set { what, time } => {
                 self.set(now, settings.clipped(*what), *time, cause.clone());
             }
@@ -602,6 +657,9 @@ impl Shape {
         {
             // Not even one is let in: there is nothing to do but to wait.
             return self.too_fast(now, settings, begun, cause);
+        }
+        if !settings.managed.contains(Moved::MaxOutboundConnections) {
+            return;
         }
         let law = connections_law(settings, standing.connections_max);
         let before = self.connections.limit();

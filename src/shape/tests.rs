@@ -359,3 +359,49 @@ fn complaints_that_came_before_the_volume_act_when_it_is_there_and_after_a_resta
     }
     assert_eq!(shape.stop().expect("suspended").cause.rule, "fraud");
 }
+
+#[test]
+fn options_that_are_not_managed_stay_as_they_are_configured() {
+    let text = "adaptive_unmanage_options = ( outbound_throttle_messages retry_interval \
+                max_outbound_connections )\n\
+                adaptive_manage_options = ( max_outbound_connections )";
+    let (all, some) = (settings(""), settings(text));
+    let teach = |settings: &AdaptiveSettings| {
+        let mut shape = Shape::new(at(0.0));
+        let full = say(421, "4.7.0 Too many connections from your address");
+        shape.refused(at(2.0), settings, &heard(Stage::Banner, &full, 1.9));
+        let rate = say(451, "4.7.1 rate limit exceeded");
+        shape.heard(at(3.0), settings, &heard(Stage::RcptTo, &rate, 2.9));
+        let grey = say(450, "4.2.0 greylisted, come back later");
+        shape.heard(at(4.0), settings, &heard(Stage::RcptTo, &grey, 3.9));
+        shape
+    };
+    let check = |shape: &Shape| {
+        let limits = shape.limits();
+        assert_eq!((limits.rate, limits.retry_interval), (None, None));
+        assert!(limits.connections.is_some() && limits.max_retry_interval.is_some());
+        assert_eq!(shape.gate(at(5.0)), Gate::Open);
+    };
+    check(&teach(&some));
+    // What was learnt before goes, and is told; what an operator has set stays.
+    let mut shape = teach(&all);
+    shape.take_changes();
+    shape.reload(at(5.0), &some);
+    check(&shape);
+    let changes = shape.take_changes();
+    let told: Vec<_> = changes
+        .iter()
+        .map(|it| (it.what, &*it.cause.rule))
+        .collect();
+    let by = "adaptive_unmanage_options";
+    assert_eq!(told, [(What::MessageRate, by), (What::RetryInterval, by)]);
+    let set = Set::RetryInterval(Duration::from_secs(77));
+    shape.set(
+        at(6.0),
+        set,
+        Duration::from_secs(900),
+        Cause::of(BY_OPERATOR),
+    );
+    shape.reload(at(7.0), &some);
+    assert_eq!(shape.limits().retry_interval, Some(Duration::from_secs(77)));
+}

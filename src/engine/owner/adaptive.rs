@@ -222,12 +222,19 @@ impl Owner {
             return;
         };
         let pair = (link.binding.clone(), link.domain.clone());
-        let (Some(_), Some(saved)) = (link.adapts(), self.shelf.swap_remove(&pair)) else {
+        let (Some(settings), Some(saved)) = (link.adapts().cloned(), self.shelf.swap_remove(&pair))
+        else {
             return;
         };
-        let shape = Shape::restored(turn.now, saved);
+        let mut shape = Shape::restored(turn.now, saved);
+        // The configuration may be another one than when it was learnt.
+        shape.leave_unmanaged(turn.now, &settings);
+        let has_changes = shape.has_changes();
         link.adaptive = Some(Box::new(Adaptive::new(shape)));
-        self.follow_shape(turn, queue);
+        match has_changes {
+            true => self.changed(turn, queue),
+            false => self.follow_shape(turn, queue),
+        }
     }
 
     /// A link goes; what it has learnt stays.
@@ -270,8 +277,14 @@ impl Owner {
             (false, None) => {}
             (false, Some(_)) => self.shelve(queue),
             (true, Some(it)) => {
-                it.shape.reload();
-                self.follow_shape(turn, queue);
+                let Some(settings) = &link.settings.delivery.adaptive else {
+                    return;
+                };
+                it.shape.reload(turn.now, settings);
+                match it.shape.has_changes() {
+                    true => self.changed(turn, queue),
+                    false => self.follow_shape(turn, queue),
+                }
             }
             (true, None) => self.unshelve(turn, queue),
         }

@@ -19,7 +19,7 @@ use crate::shape::{Cause, Shape, What, rate_text};
 const LISTED_MAX: usize = 10_000;
 
 /// The rule that an operator's changes have.
-pub const OPERATOR: &str = "operator";
+pub const OPERATOR: &str = crate::shape::BY_OPERATOR;
 
 impl Owner {
     /// Pairs of which something has been learnt, those with a queue first.
