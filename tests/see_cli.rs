@@ -26,6 +26,7 @@ use pelton::control::management::protocol::ChangesData;
 use pelton::control::management::protocol::ConfigOnDisk;
 use pelton::control::management::protocol::ConfigState;
 use pelton::control::management::protocol::Envelope;
+use pelton::control::management::protocol::GroupsData;
 use pelton::control::management::protocol::Level;
 use pelton::control::management::protocol::MessagesData;
 use pelton::control::management::protocol::QueuesData;
@@ -39,6 +40,8 @@ use pelton::control::management::protocol::Warning;
 use pelton::control::management::protocol::WhyData;
 use pelton::engine::query::CauseSeconds;
 use pelton::engine::query::FlowWaiting;
+use pelton::engine::query::Group;
+use pelton::engine::query::GroupBy;
 use pelton::engine::query::HostState;
 use pelton::engine::query::LastReply;
 use pelton::engine::query::LimitState;
@@ -309,6 +312,58 @@ fn a_list_of_queues() {
         "no queue matches domain=x; 1 message waits in all\n"
     );
     assert_eq!(said(None, &filter), "no queue matches domain=x\n");
+}
+
+#[test]
+fn sums_by_tenant_and_by_domain() {
+    let group = |name: &str, messages| Group {
+        name: Some(name.to_owned()),
+        messages,
+        ..Group::default()
+    };
+    let tenants = GroupsData {
+        by: GroupBy::Tenant,
+        groups: vec![
+            group("acme\x1b[0m", 77_514),
+            Group {
+                messages: 12,
+                ..Group::default()
+            },
+        ],
+        more: true,
+        groups_in_all: 31,
+        messages: 123_456,
+    };
+    check_page(
+        "groups_tenant",
+        queue::page(
+            envelope(Reply::Groups(tenants)),
+            &list(&["--by", "tenant"]),
+            &STYLE,
+        ),
+    );
+    let domains = GroupsData {
+        by: GroupBy::Domain,
+        groups: vec![Group {
+            queues: Some(3),
+            active: Some(7),
+            delayed: Some(4_000),
+            in_flight: Some(0),
+            oldest_seconds: Some(3_900),
+            ..group("gmail.com", 4_007)
+        }],
+        more: false,
+        groups_in_all: 1,
+        messages: 4_007,
+    };
+    check_page(
+        "groups_domain",
+        queue::page(
+            envelope(Reply::Groups(domains)),
+            &list(&["--by", "domain"]),
+            &STYLE,
+        ),
+    );
 }
 
 /// Arguments of `pelton queue list`.

@@ -30,6 +30,8 @@ use pelton::control::orders::Registry;
 use pelton::control::startup;
 use pelton::engine::query::Answer;
 use pelton::engine::query::FoundQueues;
+use pelton::engine::query::Group;
+use pelton::engine::query::GroupBy;
 use pelton::engine::query::MessageSummary;
 use pelton::engine::query::Preview;
 use pelton::engine::query::Query;
@@ -87,6 +89,23 @@ fn shard_answer(shard: u8, query: &Query, mood: Mood) -> Answer {
                 messages: all.clone().map(|it| it.active).sum(),
                 largest: all.take(*limit).collect(),
             })
+        }
+        Query::Groups { by, cursor, .. } => {
+            assert_eq!(*by, GroupBy::Tenant);
+            let group = |name: Option<&str>, messages| Group {
+                name: name.map(str::to_owned),
+                messages,
+                ..Group::default()
+            };
+            let groups = match cursor {
+                0 => vec![group(None, 5), group(Some("acme"), 1 + u64::from(shard))],
+                _ => vec![group(Some("acme"), 10), group(Some("zeta"), 100)],
+            };
+            Answer::Groups {
+                shard,
+                groups,
+                next: (*cursor == 0 && shard == 1).then_some(9),
+            }
         }
         Query::Messages { cursor, limit, .. } => {
             let from = cursor.unwrap_or(0);
@@ -371,6 +390,31 @@ fn a_verdict_begins_when_the_file_was_edited_and_not_when_somebody_looked() {
         mood.lock().unwrap().edited = true;
         assert_eq!(look(), ("DEGRADED".to_owned(), at(edited)));
         assert_eq!(look(), ("DEGRADED".to_owned(), at(edited)));
+    });
+}
+
+#[test]
+fn sums_are_added_over_all_parts_of_all_shards() {
+    let world = World::new();
+    world.serve(|socket| {
+        let groups = |filter: &str, by| Request::Groups {
+            by,
+            filter: filter.parse().unwrap(),
+            limit: 2,
+        };
+        let Reply::Groups(data) = ask(&socket, &groups("", GroupBy::Tenant)) else {
+            panic!("sums were asked for")
+        };
+        let sums = data.groups.iter();
+        let sums: Vec<_> = sums.map(|it| (it.name.as_deref(), it.messages)).collect();
+        assert_eq!(sums, [(Some("zeta"), 100), (Some("acme"), 16)]);
+        assert_eq!(
+            (data.more, data.groups_in_all, data.messages),
+            (true, 3, 131)
+        );
+        let mut client = Client::connect(&socket).unwrap();
+        let refused = client.ask(&groups("binding=a", GroupBy::Tenant));
+        assert!(refused.is_err_and(|it| it.message.contains("over all queues")));
     });
 }
 

@@ -6,6 +6,8 @@ use core::time::Duration;
 use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,11 +30,14 @@ use crate::cli::trace;
 use crate::cli::trace::TraceArgs;
 use crate::cli::why;
 use crate::cli::why::WhyArgs;
+use crate::control::management::groups;
 use crate::control::management::protocol::Envelope;
+use crate::control::management::protocol::GroupsData;
 use crate::control::management::protocol::MessagesData;
 use crate::control::management::protocol::QueuesData;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
+use crate::engine::query::GroupBy;
 use crate::engine::query::LastReply;
 use crate::engine::query::MessageSummary;
 use crate::engine::query::QueueSummary;
@@ -46,6 +51,7 @@ const QUEUE_EXAMPLES: &str = "\
 Examples:
   pelton queue list                                    the largest queues, and what they wait for
   pelton queue list --where 'age>1h' --messages        messages that have waited for long
+  pelton queue list --by tenant                        whose mail waits
   pelton queue show pool-1 example.com                 one queue whole";
 
 #[derive(Args, Clone, Debug)]
@@ -70,11 +76,15 @@ Examples:
   pelton queue list --where 'domain=example.com'                  the queues of one domain
   pelton queue list --where 'cause~limit' --limit 1000            by what they wait for
   pelton queue list --messages --where 'age>1h attempts>2'        messages instead of queues
+  pelton queue list --by domain --where 'binding=a'               one line for each domain
   pelton queue list --jsonl | jq -r .domain                       one JSON object a line
 
 The filter: domain binding state code cause age, with --messages also id recipient sender size
 attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what
 a queue waits for and how long that will take, or where nobody knows, how long it has taken.
+
+--by sums up what waits. Class, tenant and campaign are counted over all queues together, so that
+no filter goes with them; messages whose end is just being written down are among them.
 
 While a start still reads the spool, what is queued is not all known: a warning on standard error
 says so, and in JSON \"complete\" is false.";
@@ -93,6 +103,10 @@ pub struct ListArgs {
     /// attempts, class, tenant and campaign too
     #[arg(long)]
     pub messages: bool,
+    /// Sums instead of queues, by class, tenant, campaign, domain or binding
+    #[arg(long, value_name = "WHAT", conflicts_with_all = ["messages", "after"],
+          value_parser = group_by())]
+    pub by: Option<GroupBy>,
     /// Go on where an earlier list of messages ended
     #[arg(long, value_name = "CURSOR", requires = "messages")]
     pub after: Option<String>,
@@ -158,6 +172,15 @@ fn show(args: &ShowArgs) -> u8 {
     }
 }
 
+/// Reads what mail is summed up by.
+fn group_by() -> impl TypedValueParser<Value = GroupBy> {
+    let names = GroupBy::ALL.map(GroupBy::as_str);
+    PossibleValuesParser::new(names).map(|name| {
+        let named = GroupBy::ALL.into_iter().find(|it| it.as_str() == name);
+        named.unwrap_or(GroupBy::Domain)
+    })
+}
+
 fn list(args: &ListArgs, style: &Style) -> Result<Page, Failure> {
     let filter: Filter = args
         .filter
@@ -171,13 +194,23 @@ fn list(args: &ListArgs, style: &Style) -> Result<Page, Failure> {
         return Err(Failure::new(EXIT_USAGE, "E411", message));
     }
     let (cursor, limit) = (args.after.clone(), args.limit);
-    let request = match args.messages {
-        true => Request::Messages {
+    let request = match args.by {
+        Some(by) => {
+            if let Some(fault) = groups::refused(by, &filter) {
+                return Err(Failure::new(
+                    EXIT_USAGE,
+                    "E411",
+                    format!("--where: {fault}"),
+                ));
+            }
+            Request::Groups { by, filter, limit }
+        }
+        None if args.messages => Request::Messages {
             filter,
             cursor,
             limit,
         },
-        false => Request::Queues { filter, limit },
+        None => Request::Queues { filter, limit },
     };
     let envelope = client::ask(&args.server.places()?, &request)?;
     page(envelope, args, style)
@@ -203,6 +236,16 @@ pub fn page(envelope: Envelope, args: &ListArgs, style: &Style) -> Result<Page, 
                 text,
                 json_of(data),
                 records(&data.queues),
+                next,
+            )
+        }
+        Reply::Groups(data) => {
+            let next = vec!["pelton".to_owned(), "queue".to_owned(), "list".to_owned()];
+            (
+                "pelton.groups/1",
+                groups_text(data, &args.filter, style),
+                json_of(data),
+                records(&data.groups),
                 next,
             )
         }
@@ -270,6 +313,48 @@ fn nothing(what: &str, filter: &str, in_all: Option<u64>) -> String {
         }
         None => format!("no {what} matches {filter}\n"),
     }
+}
+
+fn groups_text(data: &GroupsData, filter: &str, style: &Style) -> String {
+    if data.groups.is_empty() {
+        return nothing("queue", filter, None);
+    }
+    let by = data.by.as_str();
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{} by {by}, {} of {} shown",
+        units::counted(data.messages, "message"),
+        units::grouped(data.groups.len() as u64),
+        units::grouped(data.groups_in_all),
+    );
+    let heading = match data.by {
+        GroupBy::Class => "CLASS",
+        GroupBy::Tenant => "TENANT",
+        GroupBy::Campaign => "CAMPAIGN",
+        GroupBy::Domain => "DOMAIN",
+        GroupBy::Binding => "BINDING",
+    };
+    let mut columns = vec![(heading, Align::Left), ("MESSAGES", Align::Right)];
+    let of_queues = data.by.is_of_queues();
+    if of_queues {
+        let more = ["ACTIVE", "DELAYED", "IN FLIGHT", "QUEUES", "OLDEST"];
+        columns.extend(more.map(|it| (it, Align::Right)));
+    }
+    let mut table = Table::new(&columns);
+    for group in &data.groups {
+        let name = group.name.as_deref().unwrap_or("-");
+        let mut cells = vec![name.to_owned(), units::grouped(group.messages)];
+        if of_queues {
+            let counts = [group.active, group.delayed, group.in_flight, group.queues];
+            cells.extend(counts.map(|it| units::grouped(it.unwrap_or(0))));
+            cells.push(group.oldest_seconds.map_or("-".to_owned(), age));
+        }
+        table.row(cells);
+    }
+    text.push_str(&table.render(style));
+    text
 }
 
 fn queues_text(data: &QueuesData, filter: &str, style: &Style) -> String {

@@ -5,6 +5,7 @@
 //! and waiting times are bounded; shards are reached only through [`Surroundings`].
 
 mod act;
+pub mod groups;
 mod merge;
 pub mod protocol;
 mod sampler;
@@ -356,6 +357,7 @@ impl Desk {
                 data.queued_in_all = Some(self.queued().await);
                 Ok(Reply::Queues(data))
             }
+            Request::Groups { by, filter, limit } => self.groups(by, filter, limit).await,
             Request::Messages {
                 filter,
                 cursor,
@@ -480,6 +482,7 @@ impl Desk {
         let of_queued_mail = matches!(
             request,
             Request::Queues { .. }
+                | Request::Groups { .. }
                 | Request::Messages { .. }
                 | Request::Why { .. }
                 | Request::Trace { .. }

@@ -31,6 +31,15 @@ impl Engine {
                 let limit = (*limit).min(QUEUES_LISTED_MAX);
                 Answer::Queues(owner.list_queues(now, common, filter, limit))
             }
+            Query::Groups { by, filter, cursor } => {
+                let (groups, next) = owner.list_groups(now, *by, filter, *cursor);
+                let shard = common.shard.0;
+                Answer::Groups {
+                    shard,
+                    groups,
+                    next,
+                }
+            }
             Query::Messages {
                 filter,
                 cursor,

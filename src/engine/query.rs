@@ -19,6 +19,12 @@ pub enum Query {
     Status,
     /// Queues that match, largest first.
     Queues { filter: Filter, limit: usize },
+    /// What waits, summed up; a part at a time, from `cursor` on.
+    Groups {
+        by: GroupBy,
+        filter: Filter,
+        cursor: u64,
+    },
     /// Messages that match, in queue order, from `cursor` on.
     Messages {
         filter: Filter,
@@ -63,6 +69,11 @@ pub enum TraceTarget {
 pub enum Answer {
     Status(Box<ShardStats>),
     Queues(FoundQueues),
+    Groups {
+        shard: u8,
+        groups: Vec<Group>,
+        next: Option<u64>,
+    },
     Messages {
         messages: Vec<MessageSummary>,
         next: Option<u64>,
@@ -92,6 +103,72 @@ pub struct FoundQueues {
 impl FoundQueues {
     pub fn iter(&self) -> core::slice::Iter<'_, QueueSummary> {
         self.largest.iter()
+    }
+}
+
+/// What messages are summed up by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    Class,
+    Tenant,
+    Campaign,
+    Domain,
+    Binding,
+}
+
+impl GroupBy {
+    pub const ALL: [GroupBy; 5] = [
+        GroupBy::Class,
+        GroupBy::Tenant,
+        GroupBy::Campaign,
+        GroupBy::Domain,
+        GroupBy::Binding,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GroupBy::Class => "class",
+            GroupBy::Tenant => "tenant",
+            GroupBy::Campaign => "campaign",
+            GroupBy::Domain => "domain",
+            GroupBy::Binding => "binding",
+        }
+    }
+
+    /// Classes, tenants and campaigns are counted over all queues, and not for each.
+    pub fn is_of_queues(self) -> bool {
+        matches!(self, GroupBy::Domain | GroupBy::Binding)
+    }
+}
+
+/// A sum over messages.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Group {
+    /// Null for what has none.
+    pub name: Option<String>,
+    pub messages: u64,
+    /// The rest is known of groups of queues only. A queue counts on each shard that has a part.
+    pub queues: Option<u64>,
+    pub active: Option<u64>,
+    pub delayed: Option<u64>,
+    pub in_flight: Option<u64>,
+    pub oldest_seconds: Option<u64>,
+}
+
+impl Group {
+    /// Another part of the same group.
+    pub fn add(&mut self, other: &Group) {
+        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        self.messages += other.messages;
+        self.queues = sum(self.queues, other.queues);
+        self.active = sum(self.active, other.active);
+        self.delayed = sum(self.delayed, other.delayed);
+        self.in_flight = sum(self.in_flight, other.in_flight);
+        self.oldest_seconds = self.oldest_seconds.max(other.oldest_seconds);
     }
 }
 

@@ -53,7 +53,9 @@ pub struct FlowPlace {
 
 struct Slot {
     flow: Arc<Flow>,
+    /// Batches of messages, which keep it here, and the messages in them.
     messages: u32,
+    entries: u32,
     rank: u8,
     tenant: u32,
 }
@@ -72,6 +74,8 @@ pub struct FlowTable {
     classes: Vec<String>,
     /// Rank of the default class.
     rank_default: u8,
+    /// Messages of all flows but the default one.
+    entries: u64,
     /// The one that was last entered: what comes in a row is mostly of one flow.
     last: Option<(Arc<Flow>, u32)>,
 }
@@ -85,6 +89,7 @@ impl Default for FlowTable {
             tenants_by_name: Map::default(),
             classes: vec![CLASS_DEFAULT.to_string()],
             rank_default: 0,
+            entries: 0,
             last: None,
         }
     }
@@ -154,6 +159,7 @@ impl FlowTable {
         let made = Slot {
             flow: flow.clone(),
             messages: 0,
+            entries: 0,
             rank: self.rank_named(names.class).unwrap_or(self.rank_default),
             tenant: self.enter_tenant(names.tenant),
         };
@@ -208,6 +214,36 @@ impl FlowTable {
         }
     }
 
+    /// A recipient of a message of a flow has come.
+    pub fn count(&mut self, id: FlowId) {
+        if let Some(slot) = id.slot() {
+            self.slots[slot].entries += 1;
+            self.entries += 1;
+        }
+    }
+
+    /// It has come to its end. To be told before the message leaves.
+    pub fn discount(&mut self, id: FlowId) {
+        if let Some(slot) = id.slot() {
+            self.slots[slot].entries -= 1;
+            self.entries -= 1;
+        }
+    }
+
+    /// Recipients of all flows but the default one.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// How many recipients each flow has, of so many slots from `cursor` on, and where to go on.
+    pub fn counts(&self, cursor: u32, slots: u32) -> (Vec<(&Arc<Flow>, u64)>, Option<u32>) {
+        let end = self.slots.slots().min(cursor.saturating_add(slots));
+        let in_use = (cursor..end).filter_map(|slot| self.slots.get(slot));
+        let counts = in_use.map(|it| (&it.flow, u64::from(it.entries)));
+        let next = (end < self.slots.slots()).then_some(end);
+        (counts.collect(), next)
+    }
+
     pub fn get(&self, id: FlowId) -> Option<&Arc<Flow>> {
         id.slot().map(|slot| &self.slots[slot].flow)
     }
@@ -217,6 +253,36 @@ impl FlowTable {
 mod tests {
     use super::*;
     use crate::types::flow::FlowNames;
+
+    #[test]
+    fn recipients_are_counted_by_flow_a_part_at_a_time() {
+        let flow = |tenant: &str| {
+            let (class, campaign) = ("", "");
+            FlowNames {
+                class,
+                tenant,
+                campaign,
+            }
+            .flow()
+        };
+        let mut table = FlowTable::default();
+        for (tenant, recipients) in [("", 4), ("acme", 3), ("zeta", 2), ("acme", 1)] {
+            let id = table.enter(flow(tenant));
+            (0..recipients).for_each(|_| table.count(id));
+        }
+        let told = |part: Vec<(&Arc<Flow>, u64)>| -> Vec<(String, u64)> {
+            let named = |(flow, count): (&Arc<Flow>, u64)| (flow.names().tenant.to_owned(), count);
+            part.into_iter().map(named).collect()
+        };
+        let (first, next) = table.counts(0, 1);
+        assert_eq!((told(first), next), (vec![("acme".to_owned(), 4)], Some(1)));
+        let (second, next) = table.counts(1, 1);
+        assert_eq!((told(second), next), (vec![("zeta".to_owned(), 2)], None));
+        assert_eq!(table.entries(), 6);
+        let zeta = table.enter(flow("zeta"));
+        table.discount(zeta);
+        assert_eq!(table.entries(), 5);
+    }
 
     #[test]
     fn ranks_follow_the_classes_and_unknown_ones_are_the_default() {

@@ -252,6 +252,22 @@ impl Queues {
         })
     }
 
+    /// How many recipients each flow has in all queues, a part at a time; those of the default
+    /// flow, which has no name, come first.
+    pub fn flow_counts(&self, cursor: u64) -> Page<(Option<Arc<Flow>>, u64)> {
+        let slot = u32::try_from(cursor).unwrap_or(u32::MAX);
+        let (counts, next) = self.flows.counts(slot, SCAN_STEPS_MAX);
+        let plain = self.entries.len() as u64 - self.flows.entries();
+        let first = (cursor == 0 && plain > 0).then_some((None, plain));
+        let others = counts
+            .into_iter()
+            .map(|(flow, count)| (Some(flow.clone()), count));
+        Page {
+            items: first.into_iter().chain(others).collect(),
+            next: next.map(u64::from),
+        }
+    }
+
     /// Entries of all queues that `wanted` accepts, up to `limit`: to find a recipient.
     pub fn search<F>(&self, cursor: u64, limit: usize, wanted: F) -> Page<EntryId>
     where

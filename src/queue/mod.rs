@@ -525,6 +525,7 @@ impl Queues {
             count,
             ..
         } = self.messages[message];
+        self.flows.discount(flow);
         if count == 0 {
             self.flows.leave(flow);
             self.resident.release(&mut self.messages, message);

@@ -75,6 +75,7 @@ impl Queues {
         let mut entries = message.entries();
         entries.push_back(&mut self.entries, entry, |entry| &mut entry.siblings);
         message.set_entries(entries);
+        self.flows.count(message.flow);
         let queue = &mut self.queues[q];
         queue.ages.add(message.born.us());
         queue.stats.receptions += 1;

@@ -6,6 +6,7 @@ use crate::engine::io::Input;
 use crate::engine::io::Side;
 use crate::engine::io::ToShard;
 use crate::engine::query::Answer;
+use crate::engine::query::GroupBy;
 use crate::engine::query::Query;
 use crate::engine::query::TraceTarget;
 use crate::engine::stats::ShardStats;
@@ -182,7 +183,16 @@ impl World {
         let filter = Filter::default();
         let query = match self.streams.life.below(5) {
             0 => Query::Status,
-            1 => Query::Queues { filter, limit },
+            1 => match GroupBy::ALL
+                .get(self.process.as_ref().map_or(0, |it| it.asked as usize) % 10)
+            {
+                Some(by) => Query::Groups {
+                    by: *by,
+                    filter,
+                    cursor: 0,
+                },
+                None => Query::Queues { filter, limit },
+            },
             2 => Query::Messages {
                 filter,
                 cursor: None,
@@ -235,6 +245,13 @@ impl World {
                     .iter()
                     .map(|it| it.active + it.delayed + it.in_flight);
                 ("queues", told.sum(), queued)
+            }
+            Answer::Groups { groups, .. } => {
+                let told = groups.iter().map(|it| it.messages).sum();
+                // What is not counted by queues is counted until its end is on disk.
+                let by_queues = groups.iter().all(|it| it.queues.is_some());
+                let told: u64 = if by_queues { told } else { queued.min(told) };
+                ("groups", told, queued)
             }
             Answer::Messages { messages, next } => {
                 let told = messages.len() as u64 + u64::from(next.is_some());

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::base::time::Wall;
 use crate::control::journal::Change;
+use crate::engine::query::Group;
+use crate::engine::query::GroupBy;
 use crate::engine::query::LearntAct;
 use crate::engine::query::LearntPair;
 use crate::engine::query::MessageSummary;
@@ -33,6 +35,12 @@ pub enum Request {
     Status,
     /// Queues that match, largest first.
     Queues {
+        filter: Filter,
+        limit: usize,
+    },
+    /// What waits, summed up, the most first.
+    Groups {
+        by: GroupBy,
         filter: Filter,
         limit: usize,
     },
@@ -82,6 +90,7 @@ pub enum Request {
 pub enum Reply {
     Status(Box<StatusData>),
     Queues(QueuesData),
+    Groups(GroupsData),
     Messages(MessagesData),
     Why(WhyData),
     Trace(TraceData),
@@ -240,6 +249,17 @@ pub struct QueuesData {
     /// Messages that wait in all queues, whatever was asked for; null from an older engine.
     #[serde(default)]
     pub queued_in_all: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GroupsData {
+    pub by: GroupBy,
+    pub groups: Vec<Group>,
+    /// There are more than were asked for.
+    pub more: bool,
+    /// Groups, listed or not, and the messages in them.
+    pub groups_in_all: u64,
+    pub messages: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

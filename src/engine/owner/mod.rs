@@ -11,6 +11,7 @@ mod classes;
 mod conversation;
 mod crowds;
 mod ending;
+mod groups;
 mod learnt;
 mod moves;
 mod openings;

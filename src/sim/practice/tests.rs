@@ -1,9 +1,9 @@
 use super::*;
 use crate::practice::HOUR;
 use crate::practice::SECOND;
+use crate::practice::read::for_tests;
 use crate::practice::report::Ended;
 use crate::sim::practice::world::Event;
-use crate::practice::read::for_tests;
 
 fn setup(text: &str, shards: usize, config: &str) -> Setup {
     let scenario = Arc::new(for_tests(text));
