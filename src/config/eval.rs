@@ -13,6 +13,7 @@ use super::options;
 use super::options::OPTIONS;
 use super::options::OptionId;
 use super::settings::BindingIndex;
+use super::spec::Kind;
 use super::spec::OptionSpec;
 use super::spec::Preset;
 use super::spec::ScopeKind;
@@ -99,8 +100,12 @@ impl Config {
         }
         let passed = chain.iter().map(path).collect();
         if query.host.is_some() {
-            // A host limit never falls back: nothing set is no limit.
-            return Ok(answer(Some("-1".to_string()), Origin::Default, passed));
+            // A host limit never falls back: nothing set is no limit, as the option writes it.
+            let none = match spec.kind {
+                Kind::Limit { .. } => Some("-1".to_string()),
+                _ => self.default_text(id),
+            };
+            return Ok(answer(none, Origin::Default, passed));
         }
         let origin = match spec.preset {
             Preset::Unset => Origin::Unset,

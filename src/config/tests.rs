@@ -373,6 +373,8 @@ fn an_undefined_host_limit_evaluates_to_minus_one_under_a_global_limit() {
         .expect("an answer");
     assert_eq!(answer.value.as_deref(), Some("-1"));
     assert_eq!(answer.origin, Origin::Default);
+    let throttle = config.eval("outbound_throttle_messages", &query);
+    assert_eq!(throttle.expect("an answer").value.as_deref(), Some("0"));
     let global = config
         .eval("max_outbound_connections", &Query::default())
         .expect("an answer");
