@@ -135,6 +135,13 @@ fn single_messages_are_held_delayed_and_let_go() {
             .all(|it| it["state"] == "held" && it["order"] == 2)
     });
     assert_eq!(world.waiting(&only)[0]["order"], Value::Null);
+    let left = world.done(&["delay", &others, "--for", "1h", "--yes"]);
+    let left = &left["order"];
+    assert_eq!(
+        (&left["state"], &left["changed"], &left["held"]),
+        (&"over".into(), &0.into(), &11.into())
+    );
+    world.done(&["undo", "4"]);
     world.done(&["release", "attempts=1", &others]);
     wait_until("the others were tried", || {
         world.waiting("attempts=2").len() == 11
@@ -144,6 +151,24 @@ fn single_messages_are_held_delayed_and_let_go() {
     wait_until("the first was tried", || {
         world.waiting("attempts=2").len() == 12
     });
+}
+
+#[test]
+fn of_several_suspensions_the_one_is_told_that_ends_last() {
+    let world = World::new("");
+    for lasts in ["1h", "3h", "2h"] {
+        world.done(&["suspend", "domain=two.example", "--for", lasts, "--yes"]);
+    }
+    world.send(2, &["two.example"]);
+    let told = |order: u64| {
+        wait_until("the order is told", || {
+            let waiting = world.waiting("");
+            waiting.len() == 2 && waiting.iter().all(|it| it["order"] == order)
+        });
+    };
+    told(2);
+    world.done(&["undo", "2"]);
+    told(3);
 }
 
 #[test]

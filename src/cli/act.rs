@@ -466,6 +466,13 @@ fn given_text(verb: Verb, order: &OrderState, ordered: &OrderedData, style: &Sty
             "{messages} on the wire: what the hosts do not take meets the order then"
         );
     }
+    if let Some(count @ 1..) = order.held {
+        let (messages, are) = (units::counted(count, "message"), units::are(count));
+        let _ = writeln!(
+            text,
+            "{messages} {are} held and left as before: pelton orders, pelton release"
+        );
+    }
     text.push_str(&unknown_text(order.unknown.unwrap_or(0)));
     text
 }

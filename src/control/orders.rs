@@ -261,8 +261,10 @@ impl Registry {
             return;
         }
         let sum = sum(id, run.worked.values());
-        // Whoever gave the order may have gone.
-        let _ = run.waiting.take().map(|it| it.send(sum));
+        if !sum.over {
+            // What is on the wire may take long. Whoever gave the order may have gone.
+            let _ = run.waiting.take().map(|it| it.send(sum));
+        }
         self.end_if_over(&mut inner, id);
     }
 
@@ -282,9 +284,11 @@ impl Registry {
         let sum = sum(id, run.worked.values());
         let settled = run.settled.len() == self.shards * self.shards;
         if sum.over && settled && run.worked.len() == self.shards {
-            inner.runs.remove(&id);
+            let waiting = inner.runs.remove(&id).and_then(|it| it.waiting);
             self.end(id, &sum);
             self.publish_now(inner);
+            // What is told is on disk, and no start does it again.
+            let _ = waiting.map(|it| it.send(sum));
         }
     }
 
@@ -442,6 +446,7 @@ fn sum<'a>(order: u64, shards: impl Iterator<Item = &'a Worked>) -> Worked {
         queues: sum.queues + it.queues,
         in_flight: sum.in_flight + it.in_flight,
         unknown: sum.unknown + it.unknown,
+        held: sum.held + it.held,
         over: sum.over && it.over,
     })
 }
@@ -543,6 +548,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_a_one_time_order_is_on_disk() {
+        let world = World::new();
+        let (registry, _published) = world.open();
+        let mut given = registry.give(wish(Verb::Delay, None)).unwrap();
+        let done = given.done.as_mut().unwrap();
+        let worked = Worked {
+            order: 1,
+            changed: 2,
+            held: 1,
+            over: true,
+            ..Worked::default()
+        };
+        registry.worked(ShardId(0), worked.clone());
+        registry.worked(ShardId(1), worked);
+        for (owner, home) in [(0, 0), (0, 1), (1, 1), (1, 0)] {
+            assert!(done.try_recv().is_err(), "a start would do it again");
+            registry.settled(1, (ShardId(owner), ShardId(home)));
+        }
+        let told = done.try_recv().unwrap();
+        assert_eq!((told.changed, told.held, told.over), (4, 2, true));
+        drop(registry);
+        let (registry, _published) = world.open();
+        assert_eq!(registry.list()[0].over.map(|it| it.changed), Some(4));
+    }
+
+    #[test]
     fn a_one_time_order_is_over_when_all_shards_have_said_so() {
         let world = World::new();
         let (registry, _published) = world.open();
@@ -554,6 +585,7 @@ mod tests {
             queues: 1,
             in_flight,
             unknown: 0,
+            held: 0,
             over,
         };
         registry.worked(ShardId(0), worked(0, true));

@@ -196,6 +196,8 @@ pub struct Worked {
     pub in_flight: u64,
     /// Left alone: their senders are known on disk only.
     pub unknown: u64,
+    /// Left alone: they are held, and are neither delayed nor made due before that is over.
+    pub held: u64,
     /// Nothing more will come of it here.
     pub over: bool,
 }

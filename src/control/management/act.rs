@@ -5,7 +5,7 @@ use core::time::Duration;
 use tokio::time::timeout;
 
 use crate::config::near_miss;
-use crate::control::orders::{Refused, Standing, Wish};
+use crate::control::orders::{Over, Refused, Standing, Wish};
 use crate::deliver::route::Target;
 use crate::engine::io::Worked;
 use crate::engine::query::{Answer, Preview, Query};
@@ -65,12 +65,7 @@ impl Desk {
             by: by.to_owned(),
         };
         let (order, worked) = self.give(wish).await?;
-        let standing = Standing {
-            order,
-            over: None,
-            so_far: worked.clone(),
-        };
-        let mut state = state_of(standing);
+        let mut state = state_of(just_given(order, worked.clone()));
         state.messages = Some(preview.messages);
         Ok(Reply::Ordered(OrderedData {
             order: Some(state),
@@ -181,11 +176,7 @@ impl Desk {
                 by: by.to_owned(),
             };
             let (order, so_far) = self.give(wish).await?;
-            data.instead = Some(state_of(Standing {
-                order,
-                over: None,
-                so_far,
-            }));
+            data.instead = Some(state_of(just_given(order, so_far)));
         }
         Ok(Reply::Undone(data))
     }
@@ -281,6 +272,19 @@ fn can_be_undone(standing: &Standing) -> Result<(), Refused> {
     Err(Refused::Failed(why))
 }
 
+/// An order as its answer tells it: what is told as over is on disk.
+fn just_given(order: Order, so_far: Option<Worked>) -> Standing {
+    let over = so_far.as_ref().filter(|it| it.over).map(|it| Over {
+        changed: it.changed,
+        queues: it.queues,
+    });
+    Standing {
+        order,
+        over,
+        so_far,
+    }
+}
+
 fn state_of(standing: Standing) -> OrderState {
     let Standing {
         order,
@@ -290,7 +294,6 @@ fn state_of(standing: Standing) -> OrderState {
     let state = match over {
         Some(_) => "over",
         None if order.verb.is_standing() => "in_force",
-        None if so_far.as_ref().is_some_and(|it| it.over) => "over",
         None => "under_way",
     };
     let changed = over.map(|it| it.changed);
@@ -308,6 +311,7 @@ fn state_of(standing: Standing) -> OrderState {
         changed: changed.or(so_far.as_ref().map(|it| it.changed)),
         in_flight: so_far.as_ref().map(|it| it.in_flight),
         unknown: so_far.as_ref().map(|it| it.unknown),
+        held: so_far.as_ref().map(|it| it.held),
     }
 }
 

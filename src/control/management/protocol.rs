@@ -396,6 +396,9 @@ pub struct OrderState {
     pub in_flight: Option<u64>,
     /// Left alone, because their senders are known on disk only.
     pub unknown: Option<u64>,
+    /// Held messages that it has left alone.
+    #[serde(default)]
+    pub held: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -72,6 +72,7 @@ struct Work {
     changed: u64,
     /// Entries that a filter by sender could not decide about, because their bodies are on disk.
     unknown: u64,
+    held: u64,
     told: Option<Worked>,
 }
 
@@ -124,8 +125,13 @@ impl Book {
     /// What stops the queue of a link, if anything does.
     fn stop_of(&self, now: Now, link: &Link) -> Option<Stop> {
         let facts = facts_of(link);
-        let mut stops = self.stops.iter().map(|index| &self.orders.all[*index]);
-        if let Some(order) = stops.find(|order| order.filter.matches(&facts)) {
+        let stops = self.stops.iter().map(|index| &self.orders.all[*index]);
+        let stops = stops.filter(|order| order.filter.matches(&facts));
+        // Of several the one that ends last: till then it stays stopped. Of equal ones the first.
+        let last = stops
+            .rev()
+            .max_by_key(|order| order.until_us.unwrap_or(u64::MAX));
+        if let Some(order) = last {
             return Some(Stop {
                 order: Some(order.id),
                 until: order.until().map(|until| now.mono_of(until)),
@@ -181,6 +187,7 @@ impl Owner {
                     queues: Set::default(),
                     changed: 0,
                     unknown: 0,
+                    held: 0,
                     told: None,
                 });
             }
@@ -586,6 +593,7 @@ impl Owner {
             self.wake_queue(turn.now, queue);
         }
         let work = &mut self.book.works[work];
+        work.held += u64::from(held && matches!(order.verb, Verb::Delay | Verb::Flush));
         work.changed += u64::from(changed);
         if changed {
             work.queues.insert(queue);
@@ -663,6 +671,7 @@ impl Owner {
             queues: work.queues.len() as u64,
             in_flight,
             unknown: work.unknown,
+            held: work.held,
             over: in_flight == 0 && complete,
         };
         if work.told.as_ref() == Some(&worked) {
