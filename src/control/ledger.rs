@@ -3,10 +3,11 @@
 //! and a file of its own for each store.
 //!
 //! Every line of the file is one change of one or more keys, with a checksum before it; it is
-//! synced before the call returns, and after a crash is there wholly or not at all. A last line
-//! without its end was never confirmed, and is cut. A damaged line before it is passed over and
-//! told to whoever opens the ledger, and the file with it is kept as `NAME.damaged`. When most of
-//! the file is of no more use, what is valid is written to a new one, which replaces it.
+//! synced before the call returns, and after a crash is there wholly or not at all. The beginning of
+//! a last line was never confirmed, and is cut. Anything else that is no whole line is passed over
+//! and told to whoever opens the ledger, and the file with it is kept as `NAME.damaged`. When most
+//! of the file is of no more use, what is valid is written to a new one, which replaces it. The
+//! first line changes nothing: a file without a whole line has lost something.
 //!
 //! ```ignore
 //! let (ledger, damage) = Ledger::<Order>::open(&base.join("orders.ledger"), &lock)?;
@@ -86,27 +87,37 @@ impl<V: Serialize + DeserializeOwned + Clone> Ledger<V> {
     /// the damage that it found, one sentence for each place.
     pub fn open(path: &Path, _lock: &SpoolLock) -> io::Result<(Ledger<V>, Vec<String>)> {
         let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read?),
         };
-        let found = read_lines(&bytes, path);
-        let file = append_to(path)?;
-        if found.whole_bytes < bytes.len() {
-            file.set_len(found.whole_bytes as u64)?;
-        }
-        file.sync_all()?;
-        sync_folder(path)?;
-        let live_bytes = lines_of(&found.values)?.len() as u64;
+        let is_new = bytes.is_none();
+        let found = match &bytes {
+            None => Found::default(),
+            Some(bytes) => read_lines(bytes, path),
+        };
         let mut state = State {
+            live_bytes: lines_of(&found.values)?.len() as u64,
             values: found.values,
-            file: Some(file),
+            file: None,
             bytes: found.whole_bytes as u64,
-            live_bytes,
         };
         if !found.damage.is_empty() {
             // Full or failing disks are no reason not to start: the damage is told either way.
             let _ = fs::copy(path, beside(path, "damaged"));
-            let _ = state.write_anew(path);
+        }
+        if is_new || found.anew || !found.damage.is_empty() {
+            let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+            match state.write_anew(path) {
+                // The first change tries again, and says it.
+                Err(error) if is_new && !is_full(&error) => return Err(error),
+                _ => {}
+            }
+        } else {
+            let file = append_to(path)?;
+            file.set_len(found.whole_bytes as u64)?;
+            file.sync_all()?;
+            sync_folder(path)?;
+            state.file = Some(file);
         }
         let state = Mutex::new(state);
         let path = path.to_owned();
@@ -211,35 +222,68 @@ struct Found<V> {
     values: BTreeMap<String, V>,
     /// Up to the end of the last line that has one.
     whole_bytes: usize,
+    /// The last line holds and lacks nothing but its end.
+    anew: bool,
     damage: Vec<String>,
+}
+
+// Not derived: values need no default.
+impl<V> Default for Found<V> {
+    fn default() -> Found<V> {
+        Found {
+            values: BTreeMap::new(),
+            whole_bytes: 0,
+            anew: false,
+            damage: Vec::new(),
+        }
+    }
+}
+
+impl<V> Found<V> {
+    fn take(&mut self, changes: Vec<LineFound<V>>) {
+        for LineFound { key, value } in changes {
+            match value {
+                Some(value) => drop(self.values.insert(key, value)),
+                None => drop(self.values.remove(&key)),
+            }
+        }
+    }
 }
 
 fn read_lines<V: DeserializeOwned>(bytes: &[u8], path: &Path) -> Found<V> {
     let mut found = Found {
-        values: BTreeMap::new(),
         whole_bytes: memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1),
-        damage: Vec::new(),
+        ..Found::default()
+    };
+    let damage = |at: usize, bytes: usize, why: &str| {
+        format!(
+            "{}: damaged at {at}, {bytes} bytes: {why}; what was there is lost, the file is kept \
+             as {}",
+            path.display(),
+            beside(path, "damaged").display(),
+        )
     };
     let mut at = 0;
     for line in bytes[..found.whole_bytes].split_inclusive(|byte| *byte == b'\n') {
         match read_line::<V>(&line[..line.len() - 1]) {
-            Ok(changes) => {
-                for LineFound { key, value } in changes {
-                    match value {
-                        Some(value) => drop(found.values.insert(key, value)),
-                        None => drop(found.values.remove(&key)),
-                    }
-                }
-            }
-            Err(why) => found.damage.push(format!(
-                "{}: damaged at {at}, {} bytes: {why}; what this line says is lost, the file is \
-                 kept as {}",
-                path.display(),
-                line.len(),
-                beside(path, "damaged").display(),
-            )),
+            Ok(changes) => found.take(changes),
+            Err(why) => found.damage.push(damage(at, line.len(), &why)),
         }
         at += line.len();
+    }
+    let rest = &bytes[at..];
+    let begins = |line: &[u8]| line.iter().take(HEAD_BYTES - 1).all(u8::is_ascii_hexdigit);
+    match read_line::<V>(rest) {
+        Ok(changes) => {
+            found.take(changes);
+            found.anew = true;
+        }
+        Err(_) if at == 0 => {
+            let why = "there is no whole line";
+            found.damage.push(damage(at, rest.len(), why));
+        }
+        Err(why) if !begins(rest) => found.damage.push(damage(at, rest.len(), &why)),
+        Err(_) => {}
     }
     found
 }
@@ -270,7 +314,7 @@ fn line_of<'a, V: Serialize + 'a>(
 }
 
 fn lines_of<V: Serialize>(values: &BTreeMap<String, V>) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
+    let mut lines = line_of::<V>(core::iter::empty())?;
     for (key, value) in values {
         lines.extend(line_of(core::iter::once((key.as_str(), Some(value))))?);
     }
@@ -356,6 +400,7 @@ mod tests {
     fn a_crash_at_any_byte_leaves_every_line_before_it_and_nothing_of_the_last() {
         let world = World::new();
         let (ledger, _) = world.open();
+        let first = world.bytes().len();
         let mut states = vec![(0, String::new())];
         for n in 0..4 {
             let three = ["x", "y", "z"].map(|key| (key.to_owned(), Some(n.to_string())));
@@ -367,9 +412,12 @@ mod tests {
         for length in 0..=whole.len() {
             fs::write(world.path(), &whole[..length]).unwrap();
             let (ledger, damage) = world.open();
-            let expected = states.iter().rev().find(|(end, _)| *end <= length).unwrap();
+            // A line lacks nothing if it lacks its end.
+            let expected = states.iter().rev().find(|(end, _)| *end <= length + 1);
+            let expected = expected.unwrap();
             assert_eq!(text(&ledger), expected.1, "cut at {length}");
-            assert!(damage.is_empty(), "cut at {length}");
+            let without = length + 1 < first;
+            assert_eq!(damage.len(), usize::from(without), "cut at {length}");
             // The torn part cannot swallow what comes next.
             ledger.put("after", "1".to_owned()).unwrap();
             let (ledger, damage) = world.open();
@@ -387,15 +435,16 @@ mod tests {
         }
         drop(ledger);
         let whole = world.bytes();
-        let line_bytes = whole.len() / 3;
-        for at in 0..whole.len() {
+        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let line_bytes = (whole.len() - first) / 3;
+        for at in first..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x04;
             fs::write(world.path(), &bytes).unwrap();
             let (ledger, damage) = world.open();
             // Without the end of a line, the next is lost with it; without the last, it is torn.
-            let line = at / line_bytes;
-            let is_end = (at + 1).is_multiple_of(line_bytes);
+            let line = (at - first) / line_bytes;
+            let is_end = (at + 1 - first).is_multiple_of(line_bytes);
             let lost = line..line + 1 + usize::from(is_end);
             let kept = (0..3).filter(|n| !lost.contains(n));
             let kept: Vec<_> = kept.map(|n| ["a=a", "b=b", "c=c"][n]).collect();
@@ -406,6 +455,24 @@ mod tests {
                 // Told once: what was valid has been written anew.
                 assert!(world.open().1.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_any_more_is_told() {
+        let world = World::new();
+        let (ledger, _) = world.open();
+        ledger.put("a", "a".to_owned()).unwrap();
+        drop(ledger);
+        let whole = world.bytes();
+        let zeros = vec![0; whole.len()];
+        let mixed = [&whole[..], &[0; 40]].concat();
+        for (bytes, left) in [(&[][..], ""), (&zeros[..], ""), (&mixed[..], "a=a")] {
+            fs::write(world.path(), bytes).unwrap();
+            let (ledger, damage) = world.open();
+            assert_eq!((text(&ledger).as_str(), damage.len()), (left, 1));
+            assert_eq!(fs::read(beside(&world.path(), "damaged")).unwrap(), bytes);
+            assert!(world.open().1.is_empty(), "told once");
         }
     }
 

@@ -201,7 +201,9 @@ impl Server {
             }
         });
         loop {
-            match self.listener.accept().await {
+            let accepted = self.listener.accept().await;
+            while clients.try_join_next().is_some() {}
+            match accepted {
                 // The sampler is one of the set.
                 Ok((stream, _)) if clients.len() <= CLIENTS_MAX => {
                     let desk = Arc::clone(&desk);
@@ -211,7 +213,6 @@ impl Server {
                 // Out of file descriptors, most likely: some will come back.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
-            while clients.try_join_next().is_some() {}
         }
     }
 }
