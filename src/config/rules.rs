@@ -306,6 +306,10 @@ mod tests {
         let cases = "\
 gmail.com|421 4.7.28 unusual rate of unsolicited mail|google: rate
 gmail.com|450 4.2.1 receiving mail at a rate that prevents|google: the mailbox
+gmail.com|550 5.7.1 very low reputation of the sending IP|google: reputation of this
+gmail.com|550 5.7.1 very low reputation of the sending domain|google: reputation of the
+icloud.com|554 5.7.1 [HM08] Message rejected due to local policy|icloud: reputation
+icloud.com|550 5.7.1 [CS01] Message rejected due to local policy|icloud: local
 yahoo.co.uk|421 4.7.0 [TSS04] Messages temporarily deferred|yahoo: deferred for
 yahoo.com|553 5.7.1 [BL21] Connections will not be accepted|yahoo: block
 hotmail.com|421 RP-001 (BAY004) Unfortunately, some messages|microsoft: rate

@@ -3,11 +3,11 @@
 //! and a file of its own for each store.
 //!
 //! Every line of the file is one change of one or more keys, with a checksum before it; it is
-//! synced before the call returns, and after a crash is there wholly or not at all. The beginning of
-//! a last line was never confirmed, and is cut. Anything else that is no whole line is passed over
-//! and told to whoever opens the ledger, and the file with it is kept as `NAME.damaged`. When most
-//! of the file is of no more use, what is valid is written to a new one, which replaces it. The
-//! first line changes nothing: a file without a whole line has lost something.
+//! synced before the call returns, and after a crash is there wholly or not at all. The beginning
+//! of a last line was never confirmed, and is cut. Anything else that is no whole line is passed
+//! over and told to whoever opens the ledger, and the file with it is kept as `NAME.damaged`. When
+//! most of the file is of no more use, what is valid is written to a new one, which replaces it.
+//! The first line changes nothing: a file without a whole line has lost something.
 //!
 //! ```ignore
 //! let (ledger, damage) = Ledger::<Order>::open(&base.join("orders.ledger"), &lock)?;

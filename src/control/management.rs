@@ -439,6 +439,10 @@ impl Desk {
                 Some(format!("{assignment} for {time}"))
             }
         };
+        // What is forgotten may be of a binding that has gone.
+        if let (LearntAct::Set { .. }, Some(name)) = (&act, &binding) {
+            act::check_binding(name, &(self.surroundings.bindings)()).map_err(usage)?;
+        }
         let query = Query::Relearn {
             binding,
             domain,

@@ -228,7 +228,7 @@ fn find(known: &[Standing], target: &UndoTarget) -> Result<Vec<Standing>, Refuse
 }
 
 /// Names of bindings are case-sensitive.
-fn check_binding(name: &str, names: &[String]) -> Result<(), String> {
+pub(super) fn check_binding(name: &str, names: &[String]) -> Result<(), String> {
     if names.iter().any(|it| it == name) {
         return Ok(());
     }
