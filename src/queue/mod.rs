@@ -278,6 +278,8 @@ pub struct Queues {
     resting: u64,
     /// Reused between calls.
     rests_over: Vec<u32>,
+    /// Entries from here on may have a later deadline than their settings say.
+    shorten_at: Option<u64>,
 }
 
 impl Queues {
@@ -297,6 +299,7 @@ impl Queues {
             totals: [0; State::ALL.len()],
             resting: 0,
             rests_over: Vec::new(),
+            shorten_at: None,
         }
     }
 
@@ -340,12 +343,15 @@ impl Queues {
     }
 
     /// Gives a queue the options of a new config generation. They count for an entry from its next
-    /// step: being taken, a failure, or its deadline as it was set before. So nothing is gone
-    /// through here, and a shorter `message_expiration` ends what waits already when it would have
-    /// been tried next, or at its former expiry.
+    /// step: being taken, a failure, or its deadline. Deadlines are gone through, some at a time,
+    /// if `message_expiration` is shorter than it was; a longer one is met when they are over.
     pub fn set_settings(&mut self, queue: QueueId, settings: &Rc<Settings>) {
         if self.queues.holds(queue.0) {
-            self.queues[queue.0.index].settings = settings.clone();
+            let known = &mut self.queues[queue.0.index].settings;
+            if settings.message_expiration < known.message_expiration {
+                self.shorten_at = Some(0);
+            }
+            *known = settings.clone();
         }
     }
 
@@ -698,6 +704,7 @@ impl Queues {
     /// end, empty queues are forgotten.
     pub fn advance(&mut self, now: Now, out: &mut Vec<Wake>) {
         let before = out.len();
+        self.shorten_some(now);
         for _ in 0..ADVANCE_MAX {
             match self
                 .deadlines
@@ -732,7 +739,12 @@ impl Queues {
     /// When [`Self::advance`] has something to do. It may find nothing then, but never comes late
     /// by more than [`LATE_MAX`].
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let moments = [self.deadlines.next(), self.rests.next(), self.forget_at()];
+        let moments = [
+            self.deadlines.next(),
+            self.rests.next(),
+            self.forget_at(),
+            self.shorten_at.map(|_| Mono(0)),
+        ];
         moments.into_iter().flatten().min()
     }
 

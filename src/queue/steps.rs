@@ -168,6 +168,34 @@ impl Queues {
             .set(&mut self.entries, entry, when, |entry| &mut entry.deadline);
     }
 
+    /// Sets some deadlines anew after expirations have become shorter.
+    pub(super) fn shorten_some(&mut self, now: Now) {
+        let Some(cursor) = self.shorten_at else {
+            return;
+        };
+        let page = self.search(cursor, usize::MAX, |_| true);
+        self.shorten_at = page.next;
+        for entry in page.items {
+            let entry = entry.0.index;
+            let Entry {
+                state,
+                deadline,
+                due_s,
+                ..
+            } = self.entries[entry];
+            let due = match state {
+                _ if !deadline.is_set() => continue,
+                State::Active => None,
+                State::Delayed if due_s == 0 => self.deadlines.at(deadline),
+                State::Delayed => Some(Mono(u64::from(due_s) * 1_000_000)),
+                State::InFlight | State::Ending => continue,
+            };
+            self.deadlines
+                .clear(&mut self.entries, entry, |entry| &mut entry.deadline);
+            self.arm(now, entry, due);
+        }
+    }
+
     /// The deadline of an entry has passed and is unset.
     pub(super) fn fire(&mut self, now: Now, entry: u32, out: &mut Vec<Wake>) {
         let Entry {

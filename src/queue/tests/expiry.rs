@@ -193,3 +193,36 @@ fn an_attempt_is_not_made_early_because_its_expiry_moved_away() {
     assert_eq!(rig.advance(at(2 * HOUR - 1)), []);
     assert_eq!(rig.advance(at(2 * HOUR + 2)), [Wake::Active(queue)]);
 }
+
+#[test]
+fn a_shorter_expiration_counts_for_what_waits() {
+    let mut rig = Rig::new();
+    let settings = |hours| Settings {
+        message_expiration: Duration::from_secs(hours * HOUR),
+        max_retries: MaxRetries::None,
+        retry_interval: Duration::from_secs(6 * HOUR),
+        ..Settings::default()
+    };
+    let queue = rig.queue(at(0), "example.com", settings(24));
+    let [delayed, held, active] = [1, 2, 3].map(|batch| {
+        let entry = rig.put(at(0), queue, batch, 0);
+        if batch < 3 {
+            rig.take(at(0), queue, 1);
+            rig.queues.fail(at(0), entry);
+        }
+        entry
+    });
+    rig.queues.put_off(at(0), held, Mono(u64::MAX));
+    for hours in [12, 2] {
+        rig.queues.set_settings(queue, &Rc::new(settings(hours)));
+        while rig.queues.next_wakeup() == Some(Mono(0)) {
+            assert_eq!(rig.advance(at(1)), []);
+        }
+    }
+    assert_eq!(rig.advance(at(2 * HOUR - 1)), []);
+    let mut ended = rig.advance(at(2 * HOUR + 2));
+    ended.sort_by_key(|it| format!("{it:?}"));
+    let mut expected = [active, delayed, held].map(Wake::Expired);
+    expected.sort_by_key(|it| format!("{it:?}"));
+    assert_eq!(ended, expected);
+}
