@@ -30,7 +30,8 @@ const CONNECTING_US: u64 = SECOND / 2;
 /// What one start takes where all of a window are due at once.
 const START_US: u64 = SECOND * 3 / 100;
 
-/// Connections of a pair that are enough for every rate that is drawn.
+/// Connections of a pair, on each shard that has a part of it, that are enough for every rate that
+/// is drawn.
 const ENOUGH: u64 = 3;
 
 /// Of what may be started, in percent.
@@ -145,7 +146,7 @@ pub fn judge(run: &Run<'_>) -> Result<Judged, String> {
 /// It may have as many connections as it needs.
 fn is_free(run: &Run<'_>, queue: &Queue) -> bool {
     let wide = match run.objects[queue.open[0]].kind {
-        Kind::Open(most) => most >= ENOUGH,
+        Kind::Open(most) => most >= ENOUGH * run.stripes,
         _ => false,
     };
     wide && queue.open.len() == 1 && queue.hosts.iter().all(|it| it.open.is_empty())
