@@ -358,6 +358,25 @@ fn what_a_run_cannot_work_with_is_said() {
 }
 
 #[test]
+fn a_run_ends_with_its_time_although_nobody_is_there() {
+    let (gone, addr) = sink(SinkConfig::default());
+    drop(gone);
+    for rate in [None, Some(100.0)] {
+        let report = blast(BlastConfig {
+            duration: Some(Duration::from_millis(300)),
+            connections: 3,
+            reconnect: true,
+            rate,
+            ..BlastConfig::to(addr)
+        });
+        assert!(report.connections_failed >= 6, "{report:?}");
+        assert_eq!((report.started, report.is_clean()), (0, false));
+        let fault = report.fault.expect("it is said");
+        assert!(fault.contains("could not be reached"), "{fault}");
+    }
+}
+
+#[test]
 fn a_server_that_says_nothing_is_given_up_after_the_time_limit() {
     let (_sink, addr) = sink(behaving("domain * at=dot delay=1h"));
     let report = blast(BlastConfig {

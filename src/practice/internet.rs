@@ -34,6 +34,8 @@ pub struct Bucket {
     pub attempts: u32,
     /// Refused, messages and connections, because too much came.
     pub over: u32,
+    /// Of those, messages.
+    pub over_messages: u32,
 }
 
 /// What one receiver has seen.
@@ -384,6 +386,7 @@ impl Receiver {
         if cause.is_over_sending() {
             if let Some(bucket) = account.bucket(now_us) {
                 bucket.over += 1;
+                bucket.over_messages += u32::from(cause != Cause::Connections);
             }
             if let Some(sender) = self.senders.get_mut(&source) {
                 sender.standing.refuse();

@@ -57,6 +57,7 @@ pub fn read(source: SourceFile) -> Result<Scenario, Vec<Diagnostic>> {
     let mut reader = Reader {
         sources: statements.sources,
         findings: statements.findings,
+        ends_us: u64::MAX,
     };
     let scenario = scenario(&mut reader, &statements.items);
     let refused = reader.findings.has_errors();
@@ -79,6 +80,7 @@ fn scenario(reader: &mut Reader, items: &[Item]) -> Option<Scenario> {
             &expected,
         );
     }
+    reader.ends_us = duration_us;
     let seed = reader.number(&top, "seed", 0, u64::MAX).unwrap_or(1);
     let load = match reader.only(&top, "load") {
         Some(stanza) => load(reader, &stanza, duration_us),

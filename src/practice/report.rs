@@ -3,6 +3,7 @@
 mod changes;
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::practice::oracle;
 use crate::practice::oracle::Before;
 use crate::practice::oracle::Wanted;
 use crate::practice::report::changes::Change;
+use crate::practice::scenario::Binding;
 use crate::practice::scenario::Provider;
 use crate::practice::scenario::Scenario;
 use crate::practice::words::Cause;
@@ -247,7 +249,7 @@ fn row(run: &Run<'_>, scenario: &Scenario, index: usize, mail: &[&Mail]) -> Row 
         attempts: account.attempts,
         over_sending: account.over_sending(),
         settled_attempts: sum(|it| it.attempts),
-        settled_over_sending: sum(|it| it.over),
+        settled_over_sending: sum(|it| it.over_messages),
         greylisted: account.refusals(Cause::Greylist),
         connections_refused: account.refusals(Cause::Connections),
         connections_unanswered: account.unreachable,
@@ -268,7 +270,25 @@ fn row(run: &Run<'_>, scenario: &Scenario, index: usize, mail: &[&Mail]) -> Row 
 fn capacity(scenario: &Scenario, provider: &Provider, mail: &[&Mail]) -> u64 {
     let wanted: Vec<Wanted> = mail.iter().map(|it| wanted(it)).collect();
     let until_us = scenario.duration_us;
-    oracle::deliveries(provider, &scenario.bindings, &[], &wanted, until_us).len() as u64
+    let bindings = senders(scenario, mail);
+    oracle::deliveries(provider, &bindings, &[], &wanted, until_us).len() as u64
+}
+
+/// The addresses of the scenario, and those that it does not name and that have delivered all the
+/// same: to a receiver they are addresses without reputation.
+fn senders(scenario: &Scenario, mail: &[&Mail]) -> Vec<Binding> {
+    let source = |it: &&Mail| match it.ended {
+        Some(Ended::Delivered { source, .. }) => Some(source),
+        Some(Ended::Lost) | None => None,
+    };
+    let unnamed = |it: &IpAddr| scenario.binding_of(*it).is_none();
+    let others: BTreeSet<IpAddr> = mail.iter().filter_map(source).filter(unnamed).collect();
+    let others = others.into_iter().map(|address| Binding {
+        name: address.to_string(),
+        address,
+        reputation: 0,
+    });
+    scenario.bindings.iter().cloned().chain(others).collect()
 }
 
 fn wanted(mail: &Mail) -> Wanted {
@@ -301,7 +321,8 @@ fn settled(scenario: &Scenario, provider: &Provider, mail: &[&Mail]) -> (u64, u6
     }
     before.sort_unstable();
     let until_us = scenario.duration_us;
-    let possible = oracle::deliveries(provider, &scenario.bindings, &before, &later, until_us);
+    let bindings = senders(scenario, mail);
+    let possible = oracle::deliveries(provider, &bindings, &before, &later, until_us);
     (possible.len() as u64, delivered)
 }
 

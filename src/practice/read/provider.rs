@@ -288,7 +288,11 @@ fn phases(reader: &mut Reader, stanza: &Stanza<'_>, first: Limits) -> Vec<Phase>
     }];
     for at in stanza.stanzas("at") {
         reader.names(&at, LIMITS);
-        let from_us = at.instance.and_then(|word| reader.moment_of(word));
+        let from_us = at.instance.map(|word| reader.beginning_of(word));
+        if from_us == Some(None) {
+            continue;
+        }
+        let from_us = from_us.flatten();
         let before = &phases[phases.len() - 1];
         let Some(from_us) = from_us.filter(|it| *it > before.from_us) else {
             let span = at.instance.map_or(at.span, |word| word.span);
@@ -312,10 +316,13 @@ fn phases(reader: &mut Reader, stanza: &Stanza<'_>, first: Limits) -> Vec<Phase>
 }
 
 fn span_of_time(reader: &mut Reader, stanza: &Stanza<'_>) -> Option<(u64, u64)> {
-    let from = reader.moment(stanza, "from");
+    let from = reader.word(stanza, "from");
+    let named = from.is_some();
+    let from = from.and_then(|word| reader.beginning_of(&word));
     let to = reader.moment(stanza, "to");
     match (from, to) {
         (Some(from), Some(to)) if from < to => Some((from, to)),
+        (None, _) if named => None,
         _ => {
             let expected = "from = \"02:00\" and to = \"03:00\", a later time";
             reader.wrong(Some(stanza.span), "this has no beginning and end", expected);

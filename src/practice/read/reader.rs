@@ -1,5 +1,7 @@
 //! Options and stanzas by name, with what is wrong about them.
 
+use core::time::Duration;
+
 use crate::base::throttle::Rate;
 use crate::base::units;
 use crate::config::Diagnostic;
@@ -22,6 +24,8 @@ const MISSING: &str = "E091";
 pub struct Reader {
     pub sources: Sources,
     pub findings: Findings,
+    /// The end of the scenario, once it is known.
+    pub ends_us: u64,
 }
 
 /// A stanza and what is in it.
@@ -230,6 +234,22 @@ impl Reader {
             false => units::parse_duration(&word.text).map(|it| it.as_micros() as u64),
         };
         self.or_wrong(word, found, expected)
+    }
+
+    /// A moment at which something begins: before the end, or nobody would ever see it.
+    pub fn beginning_of(&mut self, word: &Word) -> Option<u64> {
+        let at_us = self.moment_of(word)?;
+        if at_us < self.ends_us {
+            return Some(at_us);
+        }
+        let length = Duration::from_micros(self.ends_us);
+        let expected = format!(
+            "a time before the end: the scenario takes {}",
+            units::duration(length)
+        );
+        let message = format!("\"{}\" is after the end of the scenario", word.text);
+        self.wrong(Some(word.span), &message, &expected);
+        None
     }
 
     pub fn rates(&mut self, stanza: &Stanza<'_>, name: &str) -> Vec<Rate> {

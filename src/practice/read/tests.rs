@@ -95,6 +95,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "a later time",
     ),
     (
+        "provider p { at \"25:00\" { rate = 5 } }",
+        "3:17",
+        "the scenario takes 24h",
+    ),
+    (
+        "provider p { outage { from = 24h to = 25h } }",
+        "3:30",
+        "a time before the end",
+    ),
+    (
         "provider p { outage { from = 2h } }",
         "3:14",
         "a later time",

@@ -135,6 +135,7 @@ mod tests {
             delivered,
             attempts,
             over,
+            over_messages: over,
         }
     }
 

@@ -95,6 +95,7 @@ pub(super) async fn run(executor: Rc<Executor>, index: usize, interrupt: Rc<Inte
     let mut backoff = BACKOFF_MIN;
     let shared = client.executor.shared.clone();
     while !shared.draining.load(Ordering::Relaxed) {
+        let mut fails = false;
         match client.connect().await {
             Ok((wire, offers)) => {
                 backoff = BACKOFF_MIN;
@@ -111,9 +112,18 @@ pub(super) async fn run(executor: Rc<Executor>, index: usize, interrupt: Rc<Inte
                 client.stats().connections_failed += 1;
                 let timed_out = client.take_expiry();
                 shared.note_trouble("not opened", &ended, timed_out);
+                fails = true;
             }
         }
-        if !shared.config.reconnect || !client.interrupt.sleep(backoff).await {
+        let pause = shared.left().map_or(backoff, |left| left.min(backoff));
+        if !shared.config.reconnect || !client.interrupt.sleep(pause).await {
+            return;
+        }
+        if shared.is_over() {
+            if fails {
+                let fault = "a target could not be reached when the time was over";
+                shared.fail(fault.to_string());
+            }
             return;
         }
         backoff = (backoff * 2).min(BACKOFF_MAX);

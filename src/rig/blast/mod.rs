@@ -226,13 +226,19 @@ impl Shared {
         });
     }
 
+    /// Time in which messages are begun, if that is limited.
+    fn left(&self) -> Option<Duration> {
+        let duration = self.config.duration?;
+        Some(duration.saturating_sub(self.began.elapsed()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
     /// The next message, if the run has one left.
     fn claim(&self) -> Option<Task> {
-        if self.draining.load(Ordering::Relaxed) {
-            return None;
-        }
-        let over = |duration| self.began.elapsed() >= duration;
-        if self.config.duration.is_some_and(over) {
+        if self.draining.load(Ordering::Relaxed) || self.is_over() {
             return None;
         }
         self.task(self.next.fetch_add(1, Ordering::Relaxed))

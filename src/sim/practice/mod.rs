@@ -17,6 +17,7 @@ use crate::config::Diagnostic;
 use crate::config::Environment;
 use crate::config::IncludeRequest;
 use crate::config::Item;
+use crate::config::Severity;
 use crate::config::SourceFile;
 use crate::practice::report::Report;
 use crate::practice::scenario::Scenario;
@@ -87,7 +88,14 @@ pub fn configuration(
         Some(user) if request.from == "practice" => Ok(vec![user.clone()]),
         _ => include(request),
     };
-    let checked = config::load(main, &environment, &mut include)?;
+    let checked = config::load(main, &environment, &mut include).map_err(|mut findings| {
+        // Advice about the lines above is not for who did not write them.
+        findings.retain(|it| {
+            let place = it.place.as_ref();
+            it.severity == Severity::Error || place.is_none_or(|place| place.file != "practice")
+        });
+        findings
+    })?;
     Ok(Arc::new(checked.config))
 }
 
