@@ -14,6 +14,9 @@ use std::time::Duration;
 use pelton::base::time::Wall;
 use pelton::cli::client::Client;
 use pelton::cli::client::Places;
+use pelton::config::Diagnostic;
+use pelton::config::Place;
+use pelton::config::Severity;
 use pelton::control::http;
 use pelton::control::journal::Journal;
 use pelton::control::management::Asked;
@@ -181,7 +184,16 @@ impl World {
                 let noted = Arc::clone(&noted);
                 Box::pin(async move {
                     if broken {
-                        return Err("p.conf:3:1: unknown option\np.conf:9:1: no value".into());
+                        let finding = |line, message: &str| {
+                            let mut found = Diagnostic::whole(Severity::Error, "E011", message);
+                            found.place = Some(Place {
+                                file: "p.conf".to_owned(),
+                                line,
+                                column: 1,
+                            });
+                            found
+                        };
+                        return Err(vec![finding(3, "unknown option"), finding(9, "no value")]);
                     }
                     noted.append(now, "config", &by, "generation 2").unwrap();
                     let digest = "beef".to_owned();
@@ -538,16 +550,18 @@ fn a_reload_runs_or_says_what_is_wrong_and_is_remembered_with_who_did_it() {
         broken_config: true,
         ..Mood::default()
     });
-    let failure = world.serve(|socket| {
-        Client::connect(&socket)
-            .unwrap()
-            .ask(&Request::Reload)
-            .unwrap_err()
+    let found = world.serve(|socket| match ask(&socket, &Request::Reload) {
+        Reply::Refused(found) => found,
+        other => panic!("{other:?}"),
     });
-    assert_eq!((failure.exit, failure.code.as_str()), (2, "E414"));
-    let (head, why) = failure.message.split_once('\n').unwrap();
-    assert_eq!(head, "reload refused, the running configuration stays:");
-    assert!(why.contains("p.conf:9:1"), "{why}");
+    let second = &found[1];
+    assert_eq!(
+        (second.level.as_str(), second.code.as_str()),
+        ("error", "E011")
+    );
+    let place = (second.file.as_deref(), second.line, second.column);
+    assert_eq!(place, (Some("p.conf"), Some(9), Some(1)));
+    assert_eq!(second.text, "p.conf:9:1: error: E011 no value");
 }
 
 /// Sends raw bytes and reads one line.

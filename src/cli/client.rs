@@ -277,6 +277,7 @@ fn refused(error: ErrorData) -> Failure {
         exit,
         code: error.code,
         message: error.message,
+        findings: Vec::new(),
     }
 }
 

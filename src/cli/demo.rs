@@ -36,7 +36,6 @@ use crate::cli::output::Style;
 use crate::cli::output::When;
 use crate::cli::process::Options;
 use crate::cli::process::Process;
-use crate::config::Diagnostic;
 use crate::control::management::disk_space;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
@@ -388,12 +387,8 @@ impl Engine {
         let file = path.clone();
         let mut environment = detect_environment();
         environment.hostname = world::HOSTNAME.to_owned();
-        let all = |errors: Vec<Diagnostic>| {
-            let texts = errors.iter().map(ToString::to_string);
-            texts.collect::<Vec<_>>().join("\n")
-        };
         let options = Options {
-            load: Arc::new(move || read_config(&file, &[], &environment).map_err(all)),
+            load: Arc::new(move || read_config(&file, &[], &environment)),
             config_file: path.display().to_string(),
             hostname: world::HOSTNAME.to_owned(),
             notice: Arc::new(move |level, text| notice(&hears, level, text)),

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::cli::client::ServerArgs;
+use crate::control::management::protocol::Finding;
 use crate::control::management::protocol::error_document;
 
 /// Exit codes of all commands.
@@ -95,6 +96,8 @@ pub struct Failure {
     /// Stable: `E401`.
     pub code: String,
     pub message: String,
+    /// What is wrong with a file, if that is it.
+    pub findings: Vec<Finding>,
 }
 
 impl Failure {
@@ -103,6 +106,7 @@ impl Failure {
             exit,
             code: code.to_owned(),
             message: message.into(),
+            findings: Vec::new(),
         }
     }
 }
@@ -520,7 +524,9 @@ pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 
             let text = match args.json || lines {
                 true => failure_document(&failure).to_string(),
                 false => {
-                    let lines: Vec<String> = failure.message.lines().map(clean).collect();
+                    let found = failure.findings.iter().flat_map(|it| it.text.lines());
+                    let lines = failure.message.lines().chain(found).map(clean);
+                    let lines: Vec<String> = lines.collect();
                     format!("{} {}", failure.code, lines.join("\n"))
                 }
             };
@@ -534,6 +540,15 @@ pub fn show(result: Result<Page, Failure>, args: OutputArgs, lines: bool) -> u8 
 pub fn failure_document(failure: &Failure) -> Value {
     let mut document = error_document(wall_now(), &failure.code, &failure.message);
     document["error"]["exit"] = failure.exit.into();
+    if !failure.findings.is_empty() {
+        let found = failure.findings.iter().map(|it| {
+            let mut value = serde_json::to_value(it).unwrap_or_default();
+            // The parts are there by themselves.
+            value.as_object_mut().map(|it| it.remove("text"));
+            value
+        });
+        document["error"]["findings"] = found.collect();
+    }
     document
 }
 

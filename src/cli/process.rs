@@ -61,8 +61,8 @@ const CUT_OFF: &str = "the last run ended without notice: it was killed, crashed
 /// Requests to the switchboard that may wait.
 const REQUESTS_MAX: usize = 256;
 
-/// Reads and checks the configuration anew; the error is for the operator, whole.
-pub type Load = Arc<dyn Fn() -> Result<Checked, String> + Send + Sync>;
+/// Reads and checks the configuration anew; or all that was found, in the order of the files.
+pub type Load = Arc<dyn Fn() -> Result<Checked, Vec<Diagnostic>> + Send + Sync>;
 
 /// Hears one line at a time.
 pub type Notice = Arc<dyn Fn(Level, &str) + Send + Sync>;
@@ -112,6 +112,26 @@ fn warnings(notes: &[Diagnostic]) -> impl Iterator<Item = String> {
     let of = |note: &Diagnostic| note.severity == Severity::Warning;
     let all = notes.iter().filter(move |note| of(note));
     all.filter_map(|note| note.to_string().lines().next().map(str::to_owned))
+}
+
+/// All that was found, each finding from a line of its own on.
+fn whole(found: &[Diagnostic]) -> String {
+    found.iter().map(|it| format!("{it}\n")).collect()
+}
+
+/// Why a configuration is refused, in one line: the first error, whatever advice is before it.
+fn first_error(found: &[Diagnostic]) -> String {
+    let first = found.iter().min_by_key(|it| it.severity);
+    let text = first.map(ToString::to_string).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_string()
+}
+
+/// A configuration that can run now: with the addresses of this start, where others need a restart.
+fn for_this_start(boot: &Config, mut checked: Checked) -> Result<Checked, Vec<Diagnostic>> {
+    match checked.config.keep_listens_of(boot) {
+        Ok(()) => Ok(checked),
+        Err(why) => Err(vec![why]),
+    }
 }
 
 /// Takes all that another process may hold, and makes the folders. What can fail without a trace
@@ -222,7 +242,10 @@ struct Running {
 impl Process {
     /// Starts everything and returns when every address accepts connections.
     pub fn start(options: Options) -> Result<Process, Refused> {
-        let checked = (options.load)().map_err(|sentence| Refused { exit: 78, sentence })?;
+        let checked = (options.load)().map_err(|found| Refused {
+            exit: 78,
+            sentence: whole(&found),
+        })?;
         let faults = spool_faults(&options.notice)?;
         let config = Arc::new(checked.config);
         let shards = config.shard_count() as usize;
@@ -297,7 +320,7 @@ impl Process {
     }
 
     /// Loads the configuration again, as `pelton reload` does.
-    pub fn reload(&self, by: &str) -> Result<ReloadData, String> {
+    pub fn reload(&self, by: &str) -> Result<ReloadData, Vec<Diagnostic>> {
         self.handle().reload(by)
     }
 
@@ -356,7 +379,7 @@ impl Handle {
     }
 
     /// Not for a thread of the runtime: it waits for the shards to say what the reload did.
-    pub fn reload(&self, by: &str) -> Result<ReloadData, String> {
+    pub fn reload(&self, by: &str) -> Result<ReloadData, Vec<Diagnostic>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
@@ -489,7 +512,7 @@ impl State {
     }
 
     /// Reloads, and tells what of the queued mail has lost its binding by it.
-    async fn reload_and_look(&self, by: &str) -> Result<ReloadData, String> {
+    async fn reload_and_look(&self, by: &str) -> Result<ReloadData, Vec<Diagnostic>> {
         let mut reloaded = self.reload(by)?;
         let (reply, answers) = oneshot::channel();
         // Shards hear of the generation before they are asked.
@@ -520,7 +543,7 @@ impl State {
 
     /// A file with errors leaves the running generation untouched and says why. Whoever asked, the
     /// log and the journal tell too.
-    fn reload(&self, by: &str) -> Result<ReloadData, String> {
+    fn reload(&self, by: &str) -> Result<ReloadData, Vec<Diagnostic>> {
         let tell = &self.options.notice;
         let reloaded = self.try_reload(by);
         match &reloaded {
@@ -536,30 +559,21 @@ impl State {
             }
             Ok(_) => tell(Level::Info, "the configuration has not changed"),
             Err(why) => {
-                tell(Level::Error, &format!("reload refused: {why}"));
-                let (at, first) = (
-                    self.clock.now().wall,
-                    why.lines().next().unwrap_or_default(),
-                );
-                let text = format!("reload refused: {first}");
+                tell(Level::Error, &format!("reload refused: {}", whole(why)));
+                let at = self.clock.now().wall;
+                let text = format!("reload refused: {}", first_error(why));
                 let _ = self.journal.append(at, "config", by, &text);
             }
         }
         reloaded
     }
 
-    fn try_reload(&self, by: &str) -> Result<ReloadData, String> {
+    fn try_reload(&self, by: &str) -> Result<ReloadData, Vec<Diagnostic>> {
         let checked = (self.options.load)()?;
+        let checked = for_this_start(&self.boot.config, checked)?;
         let config = Arc::new(checked.config);
         let mut running = self.lock();
         let restart = self.boot.config.changed_static_options(&config);
-        if restart.iter().any(|option| option == "Listen") {
-            return Err(
-                "Listen: the addresses have changed, which needs a restart; \
-                        nothing of the new configuration runs"
-                    .to_string(),
-            );
-        }
         let mut notes: Vec<String> = restart
             .iter()
             .map(|it| format!("{it} takes effect at the next start, until then it stays as it was"))
@@ -622,10 +636,11 @@ impl State {
     }
 
     fn config_on_disk(&self) -> ConfigOnDisk {
-        match (self.options.load)() {
+        let loaded = (self.options.load)();
+        match loaded.and_then(|checked| for_this_start(&self.boot.config, checked)) {
             Ok(checked) if checked.config.digest() == self.config().digest() => ConfigOnDisk::Same,
             Ok(checked) => ConfigOnDisk::Differs(checked.config.short_digest()),
-            Err(why) => ConfigOnDisk::Broken(why.lines().next().unwrap_or_default().to_string()),
+            Err(why) => ConfigOnDisk::Broken(first_error(&why)),
         }
     }
 

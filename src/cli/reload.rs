@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::client;
 use crate::cli::client::ServerArgs;
 use crate::cli::output;
+use crate::cli::output::EXIT_CONFIG;
 use crate::cli::output::EXIT_DONE;
 use crate::cli::output::Failure;
 use crate::cli::output::OutputArgs;
@@ -53,8 +54,16 @@ pub fn page(envelope: Envelope, style: &Style) -> Result<Page, Failure> {
         notes,
         reply,
     } = envelope;
-    let Reply::Reloaded(reloaded) = reply else {
-        return Err(client::unexpected());
+    let reloaded = match reply {
+        Reply::Reloaded(reloaded) => reloaded,
+        Reply::Refused(findings) => {
+            let message = "reload refused, the running configuration stays:";
+            return Err(Failure {
+                findings,
+                ..Failure::new(EXIT_CONFIG, "E414", message)
+            });
+        }
+        _ => return Err(client::unexpected()),
     };
     let digest = style.strong(&clean(&reloaded.digest));
     let generation = reloaded.generation;

@@ -12,7 +12,7 @@ use crate::base::time::Wall;
 use crate::base::units;
 use crate::cli::config::{ConfigArgs, detect_environment, read_config_for_here};
 use crate::cli::process::{Handle, Load, Options, Process};
-use crate::config::{Diagnostic, ListenerKind};
+use crate::config::ListenerKind;
 use crate::control::supervisor::{self, Supervisor};
 use crate::control::switchboard::Ended;
 use crate::engine::io::Level;
@@ -61,10 +61,8 @@ pub fn run(args: &ServeArgs) -> i32 {
     let environment = detect_environment();
     let hostname = environment.hostname.clone();
     let source = args.source.clone();
-    let load: Load = Arc::new(move || {
-        read_config_for_here(&source.config, &source.include_path, &environment)
-            .map_err(|errors| all(&errors))
-    });
+    let load: Load =
+        Arc::new(move || read_config_for_here(&source.config, &source.include_path, &environment));
     let options = Options {
         load,
         config_file: args.source.config.display().to_string(),
@@ -175,10 +173,6 @@ fn obey(mut signals: Signals, handle: &Handle, supervisor: &Supervisor, status: 
             }
         }
     }
-}
-
-fn all(errors: &[Diagnostic]) -> String {
-    errors.iter().map(|error| format!("{error}\n")).collect()
 }
 
 fn notice(level: Level, text: &str) {

@@ -1,10 +1,14 @@
 //! The checked configuration: bindings, groups and listeners by index, settings by question.
 
 use core::net::IpAddr;
+use core::net::SocketAddr;
+use std::collections::BTreeSet;
 
 use crate::base::map::Map;
 
+use super::diagnostic::Diagnostic;
 use super::diagnostic::Place;
+use super::diagnostic::Severity;
 use super::fallback;
 use super::fallback::BindingScopes;
 use super::options;
@@ -60,6 +64,9 @@ pub struct Config {
     groups: Vec<BindingGroup>,
     listeners: Vec<Listener>,
     smtp_listens: Vec<ScopeId>,
+    /// The scope of each address that takes mail, by its index: those above, unless they changed
+    /// after the start.
+    served_listens: Vec<ScopeId>,
     http_listens: Vec<ScopeId>,
     has_hosts: bool,
     rules: RuleBook,
@@ -94,6 +101,7 @@ impl Config {
             groups: Vec::new(),
             listeners: Vec::new(),
             smtp_listens: Vec::new(),
+            served_listens: Vec::new(),
             http_listens: Vec::new(),
             has_hosts,
             rules,
@@ -106,6 +114,7 @@ impl Config {
         config.digest = fnv1a(config.normalised().as_bytes());
         config.index_senders();
         config.index_listeners();
+        config.served_listens = config.smtp_listens.clone();
         config.global = Some(resolve::global(&config));
         config.classes = resolve::classes(&config);
         config.binding_settings = config
@@ -380,7 +389,7 @@ impl Config {
     /// # Panics
     /// As [`Config::binding_settings`].
     pub fn listener_settings(&self, listener: ListenIndex, peer: IpAddr) -> ListenerSettings {
-        let listen = self.smtp_listens[listener.0 as usize];
+        let listen = self.served_listens[listener.0 as usize];
         resolve::listener(
             self,
             fallback::listener_chain(&self.tree, listen, Some(peer)),
@@ -428,8 +437,40 @@ impl Config {
         format!("{:04x}", (folded ^ (folded >> 16)) & 0xffff)
     }
 
+    /// Has the addresses that take mail stay those of the start, each with the settings that it
+    /// has here; one that has another address here has the settings of that one. An address for
+    /// which nothing here can stand refuses the whole.
+    pub fn keep_listens_of(&mut self, boot: &Config) -> Result<(), Diagnostic> {
+        let smtp = |config: &Config| {
+            let listeners = config.listeners.iter();
+            let smtp = listeners.filter(|it| it.kind == ListenerKind::Smtp);
+            smtp.flat_map(|it| it.listens.clone()).collect::<Vec<_>>()
+        };
+        let (old, new) = (smtp(boot), smtp(self));
+        let is_old = |it: &&Listen| old.iter().any(|old| old.address == it.address);
+        let mut others = new.iter().filter(|it| !is_old(it));
+        let mut served = Vec::with_capacity(old.len());
+        for listen in &old {
+            let same = new.iter().find(|it| it.address == listen.address);
+            let Some(here) = same.or_else(|| others.next()) else {
+                let message = match new.is_empty() {
+                    true => "no ESMTP_Listener with a Listen stanza is in it".to_string(),
+                    false => format!("no Listen stanza is in it for {}", listen.address),
+                };
+                let finding = Diagnostic::whole(Severity::Error, "E112", message);
+                return Err(finding.expected(format!(
+                    "one for {}, which takes mail until a restart ({})",
+                    listen.address, listen.place
+                )));
+            };
+            served.push(self.smtp_listens[here.index.0 as usize]);
+        }
+        self.served_listens = served;
+        Ok(())
+    }
+
     /// Options whose change from `self` to `other` takes effect at the next start only, by name;
-    /// `Listen` stands for the set of listen addresses.
+    /// `Listen` stands for the set of listen addresses, and says which.
     pub fn changed_static_options(&self, other: &Config) -> Vec<String> {
         let effective = |config: &Config, id: OptionId| {
             let set = config
@@ -443,17 +484,26 @@ impl Config {
                 changed.push(row.name.to_string());
             }
         }
-        let addresses = |config: &Config| {
+        let addresses = |config: &Config| -> BTreeSet<(bool, SocketAddr)> {
             let listens = config.listeners.iter().flat_map(|listener| {
-                listener
-                    .listens
-                    .iter()
-                    .map(|it| (listener.kind == ListenerKind::Smtp, it.address))
+                let smtp = listener.kind == ListenerKind::Smtp;
+                listener.listens.iter().map(move |it| (smtp, it.address))
             });
-            listens.collect::<Vec<_>>()
+            listens.collect()
         };
-        if addresses(self) != addresses(other) {
-            changed.push("Listen".to_string());
+        let (old, new) = (addresses(self), addresses(other));
+        if old != new {
+            let list = |of: Vec<&(bool, SocketAddr)>| {
+                let texts: Vec<String> = of.iter().map(|it| it.1.to_string()).collect();
+                texts.join(" ")
+            };
+            let gone = list(old.difference(&new).collect());
+            let added = list(new.difference(&old).collect());
+            changed.push(match (gone.as_str(), added.as_str()) {
+                (gone, "") => format!("Listen ({gone} is not in it any more)"),
+                ("", added) => format!("Listen ({added})"),
+                (gone, added) => format!("Listen ({added} instead of {gone})"),
+            });
         }
         changed
     }

@@ -470,7 +470,7 @@ fn changes_that_need_a_restart_are_named() {
         ),
         (
             "Spoolbase = \"/a\" ESMTP_Listener { Listen \"127.0.0.1:26\" { } }",
-            &["Listen"],
+            &["Listen (127.0.0.1:26 instead of 127.0.0.1:25)"],
         ),
         (
             "Spoolbase = \"/b\" journal = \"/a/journal.jsonl\" \
@@ -486,6 +486,39 @@ fn changes_that_need_a_restart_are_named() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_reload_keeps_the_addresses_of_the_start_with_the_settings_of_the_new_file() {
+    let listen = |port: u16, relay: &str| {
+        let relay = format!("Relay_Hosts = ( \"{relay}\" )");
+        format!("ESMTP_Listener {{ Listen \"127.0.0.1:{port}\" {{ {relay} }} }} ")
+    };
+    let boot = config(&(listen(25, "10.0.0.1") + &listen(26, "10.0.0.2")));
+    let relays = |text: &str| {
+        let mut new = config(text);
+        new.keep_listens_of(&boot).map(|()| {
+            let peer = |octet| core::net::IpAddr::from([10, 0, 0, octet]);
+            let of = |index| {
+                let settings = new.listener_settings(ListenIndex(index), peer(9));
+                (1..=4).find(|it| settings.relay_hosts.contains(peer(*it)))
+            };
+            (of(0), of(1))
+        })
+    };
+    let (first, second) = (listen(25, "10.0.0.1"), listen(26, "10.0.0.2"));
+    let (changed, added) = (listen(27, "10.0.0.3"), listen(28, "10.0.0.4"));
+    for (text, expected) in [
+        (format!("{second}{first}"), (Some(1), Some(2))),
+        (format!("{changed}{second}{added}"), (Some(3), Some(2))),
+        (format!("{first}{added}"), (Some(1), Some(4))),
+    ] {
+        assert_eq!(relays(&text).expect("it can run"), expected, "{text}");
+    }
+    let gone = relays(&first).expect_err("26 takes mail still").to_string();
+    assert!(gone.contains("for 127.0.0.1:26"), "{gone}");
+    let empty = relays("").expect_err("nothing is in it").to_string();
+    assert!(empty.contains("no ESMTP_Listener"), "{empty}");
 }
 
 // Anything at all.

@@ -33,6 +33,7 @@ use tokio::time::timeout;
 
 use crate::base::time::Wall;
 use crate::base::units;
+use crate::config::Diagnostic;
 use crate::control::journal::Journal;
 use crate::control::metrics;
 use crate::control::orders::Registry;
@@ -49,6 +50,7 @@ use protocol::ConfigState;
 use protocol::Envelope;
 use protocol::ErrorData;
 use protocol::Fault;
+use protocol::Finding;
 use protocol::LISTED_MAX;
 use protocol::MessagesData;
 use protocol::PairNamed;
@@ -89,7 +91,7 @@ pub struct Surroundings {
     pub ask: Arc<dyn Fn(Asked, Query) -> BoxFuture<Vec<Answer>> + Send + Sync>,
     /// Loads the configuration again and, if it is right, makes it run; writes the journal. The
     /// argument says who asked, for the journal. The error is what is wrong with the file.
-    pub reload: Arc<dyn Fn(String) -> BoxFuture<Result<ReloadData, String>> + Send + Sync>,
+    pub reload: Arc<dyn Fn(String) -> BoxFuture<Result<ReloadData, Vec<Diagnostic>>> + Send + Sync>,
     pub facts: Arc<dyn Fn() -> Facts + Send + Sync>,
     /// Reads the configuration file and compares it with what runs.
     pub config_on_disk: Arc<dyn Fn() -> ConfigOnDisk + Send + Sync>,
@@ -381,14 +383,7 @@ impl Desk {
             }
             Request::Reload => match (self.surroundings.reload)(by.to_owned()).await {
                 Ok(data) => Ok(Reply::Reloaded(data)),
-                Err(why) => Err(ErrorData {
-                    code: "E414".into(),
-                    fault: Fault::Config,
-                    message: format!(
-                        "reload refused, the running configuration stays:\n{}",
-                        why.trim_end()
-                    ),
-                }),
+                Err(found) => Ok(Reply::Refused(found.iter().map(Finding::from).collect())),
             },
             Request::Changes { since_seconds } => self.changes(since_seconds),
             Request::Order(wanted) => self.order(*wanted, by).await,

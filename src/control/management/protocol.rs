@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::time::Wall;
+use crate::config::Diagnostic;
 use crate::control::journal::Change;
 use crate::engine::query::Group;
 use crate::engine::query::GroupBy;
@@ -95,6 +96,8 @@ pub enum Reply {
     Why(WhyData),
     Trace(TraceData),
     Reloaded(ReloadData),
+    /// Nothing was reloaded: what is wrong with the file, in its order.
+    Refused(Vec<Finding>),
     Changes(ChangesData),
     Ordered(OrderedData),
     Orders(OrdersData),
@@ -413,6 +416,40 @@ pub struct UndoneData {
     pub orders: Vec<OrderState>,
     /// What has been ordered to make up for them.
     pub instead: Option<OrderState>,
+}
+
+/// A finding of a configuration, as `pelton check --json` has it, and as text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// `error` or `warning`.
+    pub level: String,
+    pub code: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    pub message: String,
+    pub source: Option<String>,
+    pub expected: Option<String>,
+    pub suggestion: Option<String>,
+    pub text: String,
+}
+
+impl From<&Diagnostic> for Finding {
+    fn from(found: &Diagnostic) -> Finding {
+        let place = found.place.as_ref();
+        Finding {
+            level: found.severity.word().to_string(),
+            code: found.code.to_string(),
+            file: place.map(|it| it.file.clone()),
+            line: place.map(|it| it.line),
+            column: place.map(|it| it.column),
+            message: found.message.clone(),
+            source: found.excerpt.as_ref().map(|it| it.line.clone()),
+            expected: found.expected.clone(),
+            suggestion: found.suggestion.clone(),
+            text: found.to_string(),
+        }
+    }
 }
 
 /// Why there is no answer. The number of a fault stays when its words change.
