@@ -451,7 +451,7 @@ fn given_text(verb: Verb, order: &OrderState, ordered: &OrderedData, style: &Sty
     let to = order.to.as_deref().filter(|_| verb == Verb::Rebind);
     let to = to.map(|to| format!(" to {}", clean(to)));
     let to = to.unwrap_or_default();
-    let mut text = match ordered.done {
+    let mut text = match ordered.done.unwrap_or(true) {
         true => format!(
             "{id}: {} {}{to}{until}\n",
             units::counted(changed, "message"),

@@ -33,7 +33,8 @@ Examples:
   pelton changes --jsonl | jq -r 'select(.kind==\"crash\") | .at'
 
 Kinds: start, stop, crash (a run that ended without notice, told by the start after it), config,
-spool (damage that a start has found), import.";
+operator (orders, and what was done by hand to what adaptive delivery has learnt), limit (larger
+changes by adaptive delivery, suspended bindings), spool (damage that a start has found), import.";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]

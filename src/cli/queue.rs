@@ -427,12 +427,12 @@ fn age(seconds: u64) -> String {
 fn waits_for(queue: &QueueSummary, style: &Style) -> String {
     match (queue.cause.as_str(), &queue.until) {
         ("", _) => "-".to_owned(),
-        (cause, until) if queue.order.is_some() => {
+        (_, until) if queue.order.is_some() => {
             let id = queue.order.unwrap_or_default();
             let left = until
                 .as_ref()
                 .map(|it| format!(", {} to go", style.until(it)));
-            format!("{cause} by order {id}{}", left.unwrap_or_default())
+            format!("order {id}{}", left.unwrap_or_default())
         }
         (cause, Some(until)) => format!("{cause}, {} to go", style.until(until)),
         (cause, None) => format!("{cause}, {} so far", age(queue.cause_seconds)),
@@ -498,7 +498,10 @@ fn messages_text(data: &MessagesData, filter: &str, style: &Style) -> String {
     for message in &data.messages {
         let mut row = vec![
             message.id.clone(),
-            message.state.replace('_', " "),
+            match message.order {
+                Some(id) => format!("{}, order {id}", message.state.replace('_', " ")),
+                None => message.state.replace('_', " "),
+            },
             age(message.age_seconds),
             message.attempts.to_string(),
             message

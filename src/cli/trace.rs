@@ -469,6 +469,9 @@ fn write_life(
     for event in &life.events {
         write_event(text, event, style)?;
     }
+    if let Some(id) = life.live.as_ref().and_then(|it| it.message.order) {
+        writeln!(text, "waits for    order {id} (pelton orders)")?;
+    }
     match (&life.live, state(life)) {
         (Some(trace), "queued" | STORED) => write_live(text, trace, smtp, style),
         (_, "unknown") => match (&life.loss, incomplete) {

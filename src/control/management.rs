@@ -443,7 +443,12 @@ impl Desk {
             domain,
             act,
         };
-        let pairs = merge::relearnt(self.all(query, notes).await?).map_err(usage)?;
+        let answers = self.all(query, notes).await?;
+        let wrong = |why: String| match &what {
+            Some(what) => usage(format!("{what}: {why}")),
+            None => usage(why),
+        };
+        let pairs = merge::relearnt(answers).map_err(wrong)?;
         if let Some(what) = what.filter(|_| pairs > 0) {
             let at = (self.surroundings.clock)();
             let text = format!("{of}: {what}");

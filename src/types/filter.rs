@@ -200,11 +200,14 @@ impl States {
     pub const ACTIVE: States = States(1);
     pub const DELAYED: States = States(2);
     pub const IN_FLIGHT: States = States(4);
+    /// Delayed, and put aside by an order.
+    pub const HELD: States = States(8);
 
-    const NAMES: [(&str, States); 3] = [
+    const NAMES: [(&str, States); 4] = [
         ("active", States::ACTIVE),
         ("delayed", States::DELAYED),
         ("in_flight", States::IN_FLIGHT),
+        ("held", States::HELD),
     ];
 
     /// These states and `other`, if it `holds`.
@@ -253,10 +256,12 @@ impl Filter {
 
     /// The first condition on a fact that only messages have.
     pub fn needs_messages(&self) -> Option<Field> {
+        // Queues do not count what is held apart from what is delayed.
+        let held = |c: &Condition| matches!(c.value, Value::State(States::HELD));
         self.conditions
             .iter()
+            .find(|c| !c.field.is_of_queue() || held(c))
             .map(|c| c.field)
-            .find(|field| !field.is_of_queue())
     }
 
     /// Whether a condition on `field` is there, so that a fact that is costly to find out can be

@@ -43,7 +43,7 @@ pub struct Arguments {
 
     /// Play the receivers of this scenario (as `pelton practice` does in virtual time): by the
     /// address that was connected to, or by the recipient's domain where --listen names others.
-    /// Its names are what --dns answers.
+    /// Its names are what --dns answers. What arrives is counted and not kept: no --capture.
     #[arg(long, value_name = "FILE")]
     #[arg(conflicts_with_all = ["behaviour", "capture", "zone", "without"])]
     pub scenario: Option<PathBuf>,

@@ -42,7 +42,7 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         ("FAILING", text)
     } else if caused("suspended") {
         let by = stopped_by(why);
-        let text = format!("{mail} of which some are held by {by}; {so_far}");
+        let text = format!("{mail} of which some wait for {by}; {so_far}");
         ("SUSPENDED", text)
     } else if delivered + bounced == 0 && delayed > 0 {
         let whose = match why.queues.iter().any(has_heard_a_deferral) {
@@ -90,8 +90,10 @@ fn stopped_by(why: &WhyData) -> String {
     let mut orders: Vec<u64> = orders.collect();
     orders.sort_unstable();
     orders.dedup();
+    let of_curfew = |it: &QueueDetail| it.sentence.contains("by its curfew");
     match &orders[..] {
-        [] => "suspend_delivery".to_owned(),
+        [] if why.queues.iter().any(of_curfew) => "the end of a curfew".to_owned(),
+        [] => "suspend_delivery to be lifted".to_owned(),
         [one] => format!("order {one}"),
         [first, ..] => format!("order {first} and others"),
     }

@@ -49,7 +49,7 @@ impl Desk {
         }
         let preview = self.preview(filter).await?;
         if wanted.dry_run {
-            let (order, done) = (None, false);
+            let (order, done) = (None, None);
             return Ok(Reply::Ordered(OrderedData {
                 order,
                 preview,
@@ -64,13 +64,14 @@ impl Desk {
             reason: wanted.reason,
             by: by.to_owned(),
         };
+        let stands = wish.verb.is_standing();
         let (order, worked) = self.give(wish).await?;
         let mut state = state_of(just_given(order, worked.clone()));
         state.messages = Some(preview.messages);
         Ok(Reply::Ordered(OrderedData {
             order: Some(state),
             preview,
-            done: worked.is_some(),
+            done: (!stands).then_some(worked.is_some()),
         }))
     }
 

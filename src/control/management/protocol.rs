@@ -371,8 +371,10 @@ pub struct OrderedData {
     pub order: Option<OrderState>,
     /// What it met before it was given.
     pub preview: Preview,
-    /// Of an order that goes through the queues once: it has, on all shards.
-    pub done: bool,
+    /// Of an order that goes through the queues once: it has, on all shards. Not there for one
+    /// that stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<bool>,
 }
 
 /// An order and how it stands.

@@ -44,7 +44,13 @@ pub fn warnings(status: &StatusData) -> Vec<Warning> {
     delivery(status, &mut found);
     receivers(status, &mut found);
     for sentence in &status.absent_sources {
-        found.warn(format!("W101 {sentence}"), &["queue", "list"]);
+        // The name of the binding stands in quotes.
+        let binding = sentence.split('"').nth(1).unwrap_or_default();
+        let only = format!("binding={binding}");
+        found.warn(
+            format!("W101 {sentence}"),
+            &["queue", "list", "--where", &only],
+        );
     }
     let oldest = status.total.gauges.oldest_seconds;
     if oldest > OLDEST_SECONDS_MAX {

@@ -145,7 +145,7 @@ impl Link {
             Some(LimitState {
                 option: what.as_str().to_string(),
                 value: value?,
-                origin: format!("adaptive delivery: {}", cause.rule),
+                origin: format!("adaptive delivery: {}", whose(cause)),
                 binding_now,
             })
         };
@@ -581,6 +581,14 @@ fn class_of(stage: Stage, reply: &Reply) -> u16 {
     }
 }
 
+/// The rule that made a change; what no rule has made was an operator's, or its time was over.
+fn whose(cause: &Cause) -> &str {
+    match cause.rule.as_ref() {
+        "" => "no rule: set by hand, or its time is over",
+        rule => rule,
+    }
+}
+
 /// A change as `pelton changes` tells it.
 pub(super) fn sentence(binding: &str, domain: &str, change: &Change) -> String {
     let what = match (change.what, &change.to) {
@@ -590,15 +598,15 @@ pub(super) fn sentence(binding: &str, domain: &str, change: &Change) -> String {
         (What::Blackhole, None) => "mail is kept again".to_string(),
         (What::All, _) => "what was learnt is forgotten".to_string(),
         (what, Some(to)) => {
-            let from = change.from.as_deref().unwrap_or("no limit");
-            format!("{} from {from} to {to}", what.as_str())
+            // What nobody has learnt before was as configured, which is not known here.
+            let from = change.from.as_deref();
+            let from = from.map_or(String::new(), |it| format!(" from {it}"));
+            format!("{}{from} to {to}", what.as_str())
         }
         (what, None) => format!("{} as configured", what.as_str()),
     };
     let words = change.cause.reply.as_deref();
     let words = words.map_or(String::new(), |it| format!(": {it}"));
-    format!(
-        "{binding} to {domain}: {what} ({}{words})",
-        change.cause.rule
-    )
+    let rule = whose(&change.cause);
+    format!("{binding} to {domain}: {what} ({rule}{words})")
 }

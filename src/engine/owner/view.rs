@@ -273,6 +273,7 @@ impl Owner {
         let states = States::NONE
             .with(States::ACTIVE, entry.state() == State::Active)
             .with(States::DELAYED, entry.state() == State::Delayed)
+            .with(States::HELD, entry.is_held())
             .with(
                 States::IN_FLIGHT,
                 matches!(entry.state(), State::InFlight | State::Ending),
