@@ -698,6 +698,18 @@ mod tests {
         let filter = |text: &str| text.parse::<Filter>().unwrap().matches(&queue);
         assert!(filter("state=active") && filter("state!=delayed"));
         assert!(!filter("state=in_flight") && !filter("state!=active"));
+        // Only messages are held, and those are delayed too.
+        let needs = |text: &str| text.parse::<Filter>().unwrap().needs_messages();
+        assert_eq!(needs("state=held"), Some(Field::State));
+        assert_eq!(needs("state=delayed"), None);
+        let held = Facts {
+            states: States::DELAYED.with(States::HELD, true),
+            ..Facts::default()
+        };
+        for (text, expected) in [("state=held", true), ("state=delayed", true)] {
+            let filter = text.parse::<Filter>().unwrap();
+            assert_eq!(filter.matches(&held), expected, "{text}");
+        }
     }
 
     #[test]
@@ -762,7 +774,7 @@ mod tests {
             (
                 "state=delaid",
                 "filter, column 7: \"delaid\" is not understood; expected one of active delayed \
-                 in_flight; did you mean \"delayed\"?"
+                 in_flight held; did you mean \"delayed\"?"
                     .into(),
             ),
             (

@@ -97,7 +97,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "provider p { at \"25:00\" { rate = 5 } }",
         "3:17",
-        "the scenario takes 24h",
+        "the scenario takes 1d",
     ),
     (
         "provider p { outage { from = 24h to = 25h } }",
