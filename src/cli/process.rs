@@ -119,6 +119,14 @@ fn whole(found: &[Diagnostic]) -> String {
     found.iter().map(|it| format!("{it}\n")).collect()
 }
 
+/// A start with a configuration that is none.
+fn invalid(found: Vec<Diagnostic>) -> Refused {
+    Refused {
+        exit: 78,
+        sentence: whole(&found),
+    }
+}
+
 /// Why a configuration is refused, in one line: the first error, whatever advice is before it.
 fn first_error(found: &[Diagnostic]) -> String {
     let first = found.iter().min_by_key(|it| it.severity);
@@ -242,10 +250,7 @@ struct Running {
 impl Process {
     /// Starts everything and returns when every address accepts connections.
     pub fn start(options: Options) -> Result<Process, Refused> {
-        let checked = (options.load)().map_err(|found| Refused {
-            exit: 78,
-            sentence: whole(&found),
-        })?;
+        let checked = (options.load)().map_err(invalid)?;
         let faults = spool_faults(&options.notice)?;
         let config = Arc::new(checked.config);
         let shards = config.shard_count() as usize;
