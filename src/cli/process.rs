@@ -136,10 +136,8 @@ fn first_error(found: &[Diagnostic]) -> String {
 
 /// A configuration that can run now: with the addresses of this start, where others need a restart.
 fn for_this_start(boot: &Config, mut checked: Checked) -> Result<Checked, Vec<Diagnostic>> {
-    match checked.config.keep_listens_of(boot) {
-        Ok(()) => Ok(checked),
-        Err(why) => Err(vec![why]),
-    }
+    checked.config.keep_listens_of(boot)?;
+    Ok(checked)
 }
 
 /// Takes all that another process may hold, and makes the folders. What can fail without a trace

@@ -440,7 +440,7 @@ impl Config {
     /// Has the addresses that take mail stay those of the start, each with the settings that it
     /// has here; one that has another address here has the settings of that one. An address for
     /// which nothing here can stand refuses the whole.
-    pub fn keep_listens_of(&mut self, boot: &Config) -> Result<(), Diagnostic> {
+    pub fn keep_listens_of(&mut self, boot: &Config) -> Result<(), Vec<Diagnostic>> {
         let smtp = |config: &Config| {
             let listeners = config.listeners.iter();
             let smtp = listeners.filter(|it| it.kind == ListenerKind::Smtp);
@@ -458,10 +458,10 @@ impl Config {
                     false => format!("no Listen stanza is in it for {}", listen.address),
                 };
                 let finding = Diagnostic::whole(Severity::Error, "E112", message);
-                return Err(finding.expected(format!(
+                return Err(vec![finding.expected(format!(
                     "one for {}, which takes mail until a restart ({})",
                     listen.address, listen.place
-                )));
+                ))]);
             };
             served.push(self.smtp_listens[here.index.0 as usize]);
         }

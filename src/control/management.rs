@@ -85,13 +85,16 @@ pub enum Asked {
     One(u8),
 }
 
+/// How a reload went; if it was refused, what is wrong with the file.
+pub type Reloaded = Result<ReloadData, Vec<Diagnostic>>;
+
 /// What the management socket and the HTTP listener need of the rest of the process.
 pub struct Surroundings {
     /// The answers of the shards asked, in any order; one is missing if its shard is gone.
     pub ask: Arc<dyn Fn(Asked, Query) -> BoxFuture<Vec<Answer>> + Send + Sync>,
     /// Loads the configuration again and, if it is right, makes it run; writes the journal. The
     /// argument says who asked, for the journal. The error is what is wrong with the file.
-    pub reload: Arc<dyn Fn(String) -> BoxFuture<Result<ReloadData, Vec<Diagnostic>>> + Send + Sync>,
+    pub reload: Arc<dyn Fn(String) -> BoxFuture<Reloaded> + Send + Sync>,
     pub facts: Arc<dyn Fn() -> Facts + Send + Sync>,
     /// Reads the configuration file and compares it with what runs.
     pub config_on_disk: Arc<dyn Fn() -> ConfigOnDisk + Send + Sync>,
