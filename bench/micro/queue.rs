@@ -36,6 +36,8 @@ use pelton::types::id::BatchId;
 use pelton::types::id::ShardId;
 use pelton::types::message::Arrival;
 use pelton::types::message::Progress;
+use pelton::types::sender::Sender;
+use pelton::types::sender::SenderHash;
 
 const SIZES: [u64; 2] = [10_000, 10_000_000];
 const DOMAINS: u64 = 1_000;
@@ -119,6 +121,7 @@ impl Filled {
             received: self.now.wall,
             size: 4_096,
             flow: None,
+            sender: Sender::Hash(SenderHash::of("news@sender.example")),
             progress: Progress::default(),
             moved: None,
             in_doubt: false,

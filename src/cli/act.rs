@@ -18,6 +18,7 @@ use crate::cli::client::ServerArgs;
 use crate::cli::output;
 use crate::cli::output::Align;
 use crate::cli::output::EXIT_DONE;
+use crate::cli::output::EXIT_FAILED;
 use crate::cli::output::EXIT_REFUSED;
 use crate::cli::output::EXIT_USAGE;
 use crate::cli::output::Failure;
@@ -384,15 +385,28 @@ fn preview_text(preview: &Preview, style: &Style) -> String {
             units::counted(more + DOMAINS_SHOWN as u64, "queue")
         );
     }
-    text.push_str(&unknown_text(preview.unknown));
+    text.push_str(&open_text(preview.unknown));
     text
 }
 
-fn unknown_text(unknown: u64) -> String {
-    match unknown {
+/// Of messages that an order may meet besides those that are counted.
+fn open_text(open: u64) -> String {
+    match open {
         0 => String::new(),
         count => format!(
-            "Of {} the sender is on disk only and not known here\n",
+            "Perhaps more: the senders of {} are on disk only, and read when their turn comes\n",
+            units::counted(count, "message")
+        ),
+    }
+}
+
+fn unread_text(unread: u64) -> String {
+    match unread {
+        0 => String::new(),
+        count => format!(
+            "{} left alone: the disk does not tell the senders now, and the log of pelton serve \
+             says why.\nGive the order again later, or name the messages by domain=, recipient= \
+             or id=\n",
             units::counted(count, "message")
         ),
     }
@@ -410,6 +424,8 @@ pub fn page(verb: Verb, envelope: Envelope, style: &Style) -> Result<Page, Failu
         return Err(client::unexpected());
     };
     let mut next = Vec::new();
+    let done = ordered.order.as_ref();
+    let unread = done.is_some_and(|it| !verb.is_standing() && it.unknown.is_some_and(|it| it > 0));
     let text = match &ordered.order {
         None => format!(
             "{}nothing has been done\n",
@@ -435,7 +451,7 @@ pub fn page(verb: Verb, envelope: Envelope, style: &Style) -> Result<Page, Failu
         records: None,
         warnings: notes,
         next,
-        exit: EXIT_DONE,
+        exit: if unread { EXIT_FAILED } else { EXIT_DONE },
     })
 }
 
@@ -445,7 +461,11 @@ fn given_text(verb: Verb, order: &OrderState, ordered: &OrderedData, style: &Sty
     let until = until.map(|it| format!(" until {it}")).unwrap_or_default();
     if verb.is_standing() {
         let met = touched(&ordered.preview);
-        return format!("{id}: {}{until}; it concerns {met} now\n", verb.done());
+        let open = open_text(ordered.preview.unknown);
+        return format!(
+            "{id}: {}{until}; it concerns {met} now\n{open}",
+            verb.done()
+        );
     }
     let changed = order.changed.unwrap_or(0);
     let to = order.to.as_deref().filter(|_| verb == Verb::Rebind);
@@ -473,7 +493,7 @@ fn given_text(verb: Verb, order: &OrderState, ordered: &OrderedData, style: &Sty
             "{messages} {are} held and left as before: pelton orders, pelton release"
         );
     }
-    text.push_str(&unknown_text(order.unknown.unwrap_or(0)));
+    text.push_str(&unread_text(order.unknown.unwrap_or(0)));
     text
 }
 
@@ -540,7 +560,9 @@ fn table(data: &OrdersData, style: &Style) -> String {
         ("REASON", Align::Left),
     ]);
     for order in &data.orders {
-        let count = order.messages.or(order.changed);
+        let count = order.messages.or(order.changed).map(units::grouped);
+        let besides = order.messages.and(order.unknown).unwrap_or(0) > 0;
+        let count = count.map(|it| if besides { it + " or more" } else { it });
         let what = match order.filter.as_str() {
             "" => format!("{} --all", order.verb),
             filter => format!("{} {filter}", order.verb),
@@ -556,7 +578,7 @@ fn table(data: &OrdersData, style: &Style) -> String {
                 .until
                 .as_deref()
                 .map_or("-".to_owned(), |it| style.clock(it)),
-            count.map_or("-".to_owned(), units::grouped),
+            count.unwrap_or_else(|| "-".to_owned()),
             what,
             order.reason.clone(),
         ]);

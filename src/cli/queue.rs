@@ -80,8 +80,9 @@ Examples:
   pelton queue list --jsonl | jq -r .domain                       one JSON object a line
 
 The filter: domain binding state code cause age, with --messages also id recipient sender size
-attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\". WAITS FOR tells what
-a queue waits for and how long that will take, or where nobody knows, how long it has taken.
+attempts class tenant campaign, with = != > < >= <= and ~ for \"contains\"; sender=<> is the null
+sender. WAITS FOR tells what a queue waits for and how long that will take, or where nobody knows,
+how long it has taken.
 
 --by sums up what waits. Class, tenant and campaign are counted over all queues together, so that
 no filter goes with them; messages whose end is just being written down are among them.

@@ -5,6 +5,7 @@ use crate::base::limit::Limits;
 use crate::base::marks::Marks;
 use crate::base::peer_table::PeerTable;
 use crate::base::throttle::Throttles;
+use crate::types::sender::SENDERS_KEPT_MAX;
 
 #[derive(Default)]
 pub struct Cells {
@@ -24,6 +25,8 @@ pub struct Cells {
     /// Connections to receiving hosts that the process has file descriptors for. Nothing changes
     /// it while shards run.
     pub outgoing_max: u64,
+    /// Senders whose text a shard keeps. Nothing changes it while shards run.
+    pub senders_max: usize,
     /// Free bytes of the spool's file system, sampled by control.
     pub disk_free: Gauge,
     /// Resident memory of the process, sampled by control.
@@ -41,6 +44,7 @@ impl Cells {
             sessions_per_listen,
             sessions_max: u64::MAX,
             outgoing_max: u64::MAX,
+            senders_max: SENDERS_KEPT_MAX,
             ..Cells::default()
         }
     }

@@ -32,6 +32,7 @@ use crate::types::id::{BatchId, MessageId, ShardId};
 use crate::types::message::{Arrival, Content, Method, Origin, Progress, Recipient};
 use crate::types::outcome::OutcomeKind;
 use crate::types::replies::{self, Canned};
+use crate::types::sender::{Sender, SenderHash};
 
 /// Reads of bodies from the disk under way at a time; more wait their turn.
 const READS_MAX: usize = 64;
@@ -656,6 +657,7 @@ pub fn arrivals(
     let (batch, received) = (content.batch, content.received);
     let size = u32::try_from(content.body.len()).unwrap_or(u32::MAX);
     let flow = content.flow.clone();
+    let sender = SenderHash::of(content.sender_text());
     recipients
         .into_iter()
         .enumerate()
@@ -668,6 +670,7 @@ pub fn arrivals(
             received,
             size,
             flow: flow.clone(),
+            sender: Sender::Hash(sender),
             progress: Progress::default(),
             moved: None,
             in_doubt: false,

@@ -194,7 +194,7 @@ pub struct Worked {
     pub queues: u64,
     /// On the wire; they meet the order when they come back.
     pub in_flight: u64,
-    /// Left alone: their senders are known on disk only.
+    /// Left alone: the disk did not tell their senders.
     pub unknown: u64,
     /// Left alone: they are held, and are neither delayed nor made due before that is over.
     pub held: u64,

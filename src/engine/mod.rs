@@ -806,6 +806,7 @@ fn budget(config: &Config, cells: &Cells, shards: usize) -> Budget {
         messages_max: (global.max_resident_messages as usize).div_ceil(shards),
         // Half of the goal: the rest is for connections, queues and what the allocator keeps.
         bytes_max: goal / 2 / shards as u64,
+        senders_max: cells.senders_max,
     }
 }
 

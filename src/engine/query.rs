@@ -208,7 +208,8 @@ pub struct Preview {
     /// Queues with such messages.
     pub queues: u64,
     pub oldest_seconds: u64,
-    /// Messages whose sender only the disk knows, where the filter asks for it.
+    /// Messages that it may meet besides: the filter asks for a part of a sender whose text is on
+    /// disk only.
     pub unknown: u64,
     /// Messages by domain, the most first, at most [`PREVIEW_DOMAINS_MAX`].
     pub domains: Vec<DomainCount>,

@@ -151,6 +151,21 @@ impl EntryView<'_> {
         self.queues.flows.get(self.shared().flow)
     }
 
+    pub(super) fn sender(&self) -> Sender {
+        self.queues.senders.sender(self.shared().sender)
+    }
+
+    /// As much as is known of the sender here.
+    pub fn sender_fact(&self) -> SenderFact<'_> {
+        match (
+            self.queues.senders.fact(self.shared().sender),
+            self.content(),
+        ) {
+            (SenderFact::Hash(_), Some(content)) => SenderFact::Text(content.sender_text()),
+            (fact, _) => fact,
+        }
+    }
+
     pub fn size(&self) -> u32 {
         self.shared().size
     }

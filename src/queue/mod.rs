@@ -29,6 +29,7 @@ mod names;
 mod order;
 mod pool;
 mod resident;
+mod senders;
 mod settings;
 mod steps;
 mod verdict;
@@ -56,6 +57,8 @@ use crate::types::message::Moved;
 use crate::types::message::Progress;
 use crate::types::outcome::Stage;
 use crate::types::reply::Reply;
+use crate::types::sender::Sender;
+use crate::types::sender::SenderFact;
 
 use self::deadlines::Deadline;
 use self::deadlines::Deadlines;
@@ -72,6 +75,8 @@ use self::pool::NONE;
 use self::pool::Pool;
 use self::resident::Class;
 use self::resident::Resident;
+use self::senders::SenderId;
+use self::senders::SenderTable;
 
 pub use self::deadlines::LATE_MAX;
 pub use self::facts::Ages;
@@ -144,6 +149,7 @@ struct Message {
     received: Received,
     born: Born,
     flow: FlowId,
+    sender: SenderId,
     size: u32,
     /// Where [`Resident`] has its body; [`NONE`] if it is not in memory.
     body: u32,
@@ -158,10 +164,10 @@ struct Message {
 }
 
 // Ten million messages of one recipient are to wait in 2 GB, the index of their home included: an
-// entry and a message take these 116 bytes, about five for a deadline, as many to be found by their
+// entry and a message take these 124 bytes, about five for a deadline, as many to be found by their
 // batch, and a local part only what it has over 22.
 const _: () = assert!(Pool::<Entry>::SLOT_BYTES <= 64, "an entry is small");
-const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 48, "a message is small");
+const _: () = assert!(Pool::<Message>::SLOT_BYTES <= 56, "a message is small");
 const _: () = assert!(pool::GENERATION_BYTES <= 4, "and so is what names an entry");
 const _: () = assert!(
     RECIPIENTS_MAX <= u16::MAX as usize,
@@ -264,6 +270,7 @@ pub struct Queues {
     entries: Pool<Entry>,
     messages: Pool<Message>,
     flows: FlowTable,
+    senders: SenderTable,
     lanes: Lanes,
     queues: Pool<Queue>,
     names: Names,
@@ -288,6 +295,7 @@ impl Queues {
             entries: Pool::with_handles(),
             messages: Pool::default(),
             flows: FlowTable::default(),
+            senders: SenderTable::new(budget.senders_max),
             lanes: Lanes::new(vec![100]),
             queues: Pool::with_handles(),
             names: Names::default(),
@@ -373,7 +381,7 @@ impl Queues {
             "a queue is looked up just before it is filled"
         );
         let q = queue.0.index;
-        let message = self.message_of(now, &arrival);
+        let message = self.message_of(now, &arrival, content.as_deref());
         let domain = self.names.domain(self.queues[q].pair);
         let whole = arrival.address.domain() != &**domain;
         let text = if whole {
@@ -528,12 +536,14 @@ impl Queues {
             home,
             born,
             flow,
+            sender,
             count,
             ..
         } = self.messages[message];
         self.flows.discount(flow);
         if count == 0 {
             self.flows.leave(flow);
+            self.senders.leave(sender);
             self.resident.release(&mut self.messages, message);
             self.batches.remove(batch);
             self.messages.remove(message);
@@ -585,6 +595,7 @@ impl Queues {
             received: view.received(),
             size: view.size(),
             flow: view.flow().cloned(),
+            sender: view.sender(),
             progress: Progress {
                 attempts: view.attempts(),
                 due,
@@ -772,6 +783,7 @@ impl Queues {
 
     /// Changes what bodies may take, and evicts at once what is too much.
     pub fn set_budget(&mut self, budget: Budget) {
+        self.senders.set_max(budget.senders_max);
         self.resident.set_budget(&mut self.messages, budget);
     }
 

@@ -12,7 +12,12 @@ impl Queues {
     }
 
     /// The message of an arrival, made if this is its first recipient here.
-    pub(super) fn message_of(&mut self, now: Now, arrival: &Arrival) -> u32 {
+    pub(super) fn message_of(
+        &mut self,
+        now: Now,
+        arrival: &Arrival,
+        content: Option<&Content>,
+    ) -> u32 {
         if let Some(message) = self.message_named(arrival.batch) {
             return message;
         }
@@ -21,10 +26,12 @@ impl Queues {
             signed(now.mono.0).saturating_sub(signed(age_us))
         };
         let born_us = arrival.moved.map_or_else(counted_us, |it| it.born_us);
+        let sender = content.map(Content::sender_text);
         let message = self.messages.insert(Message {
             batch: arrival.batch,
             received: Received::at(arrival.received),
             flow: self.flows.enter(arrival.flow.clone()),
+            sender: self.senders.enter(&arrival.sender, sender),
             born: Born::at(born_us),
             size: arrival.size,
             body: NONE,

@@ -11,6 +11,7 @@ use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Arrival;
 use crate::types::message::Content;
+use crate::types::sender::SENDERS_KEPT_MAX;
 
 /// Names a (binding, domain) queue. Finds nothing once the queue has been forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -179,13 +180,15 @@ pub enum Wake {
     Forgotten(QueueId),
 }
 
-/// What bodies may take in memory on this shard.
+/// What bodies and senders may take in memory on this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
     /// Momentum `max_resident_messages`, this shard's part.
     pub messages_max: usize,
     /// What `memory_goal` leaves to this shard.
     pub bytes_max: u64,
+    /// Senders whose text is kept.
+    pub senders_max: usize,
 }
 
 impl Default for Budget {
@@ -194,6 +197,7 @@ impl Default for Budget {
         Budget {
             messages_max: 32_768,
             bytes_max: u64::MAX,
+            senders_max: SENDERS_KEPT_MAX,
         }
     }
 }

@@ -350,6 +350,11 @@ impl Ledger {
         }
     }
 
+    /// Empty for the null reverse-path.
+    pub fn sender(&self, who: Who) -> Option<&str> {
+        Some(&self.messages.get(who.message)?.sender)
+    }
+
     /// When its client knew that it was accepted, if it did.
     pub fn accepted_us(&self, who: Who) -> Option<u64> {
         let message = self.messages.get(who.message)?;

@@ -21,6 +21,7 @@ use crate::types::filter::Field;
 use crate::types::order::Order;
 use crate::types::order::Orders;
 use crate::types::order::Verb;
+use crate::types::sender::SenderFact;
 
 /// A message may be so long on its way from its acceptance to its queue.
 const TO_QUEUE_US: u64 = 5 * SECOND;
@@ -122,16 +123,19 @@ impl World {
         let now = self.wall();
         let domains = self.domains.len() as u64;
         let bindings = self.scenario.bindings.len() as u64;
+        let messages = self.ledger.messages.len().max(1) as u64;
         let it = &mut self.operator;
         it.last_id += 1;
         let verb = *it.prng.pick(&VERBS);
         let domain = &self.domains[it.prng.below(domains) as usize].name;
         let binding = &self.scenario.bindings[it.prng.below(bindings) as usize].name;
-        let filter = match it.prng.below(5) {
+        let filter = match it.prng.below(7) {
             0 => String::new(),
             1 => format!("binding={binding}"),
             2 => format!("recipient~r{}.", it.prng.below(3)),
             3 => format!("domain={domain} attempts<2"),
+            4 => format!("sender=S{}@sender.example", it.prng.below(messages)),
+            5 => format!("sender~{}@", it.prng.below(10)),
             _ => format!("domain={domain}"),
         };
         // What has failed for an operator says nothing of what would have become of it.
@@ -282,6 +286,7 @@ impl World {
             domain: Some(domain),
             binding: binding.map(|it| it.name.as_str()),
             recipient: Some(address),
+            sender: self.ledger.sender(who).map(SenderFact::Text),
             attempts: Some(0),
             ..Facts::default()
         };

@@ -54,6 +54,7 @@ const FLUSH_S: u64 = 5;
 const DISK_RETRY_S: u64 = 40;
 
 /// Memory that counts as too much, against `Memory_Limit` of 64 MiB.
+const SENDERS_MAX: usize = 4;
 const MEMORY_SHORT: u64 = 63 << 20;
 const SPACE_FREE: u64 = 1 << 40;
 
@@ -187,10 +188,15 @@ impl World {
         self.disk.slowest_us = 0;
         let config = self.load(shards, 0);
         let openings = self.read_spool(shards);
+        // So few that most are known by their hashes.
+        let cells = || Cells {
+            senders_max: SENDERS_MAX,
+            ..Cells::new(1)
+        };
         let cells: Vec<Arc<Cells>> = match self.planted {
-            Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(Cells::new(1))).collect(),
+            Some(Planted::PrivateLimits) => (0..shards).map(|_| Arc::new(cells())).collect(),
             _ => {
-                let shared = Arc::new(Cells::new(1));
+                let shared = Arc::new(cells());
                 (0..shards).map(|_| shared.clone()).collect()
             }
         };

@@ -333,6 +333,18 @@ pub(super) fn decode_recipients(
     reader.finish(recipients)
 }
 
+/// The sender of a message record; empty for the null reverse-path.
+pub(super) fn decode_sender(payload: &[u8]) -> Option<&str> {
+    let mut reader = Reader { rest: payload };
+    let flags = read_head(&mut reader)?.flags;
+    reader.ip()?;
+    reader.str()?;
+    match flags & FLAG_SENDER {
+        0 => Some(""),
+        _ => reader.str(),
+    }
+}
+
 /// The flow of a message record, as it stands there.
 pub(super) fn decode_flow(payload: &[u8]) -> Option<FlowNames<'_>> {
     let mut reader = Reader { rest: payload };

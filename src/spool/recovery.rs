@@ -560,6 +560,7 @@ fn give_message(
         received,
         size,
         flow,
+        sender,
         recipients,
         ..
     } = found;
@@ -592,6 +593,7 @@ fn give_message(
             received,
             size,
             flow: flow.clone(),
+            sender: sender.clone(),
             progress: Progress { attempts, due },
             moved: None,
             in_doubt: false,

@@ -32,6 +32,8 @@ use crate::types::id::MessageId;
 use crate::types::id::ShardId;
 use crate::types::message::Recipient;
 use crate::types::outcome::Outcome;
+use crate::types::sender::Sender;
+use crate::types::sender::Senders;
 
 use super::index::Segment;
 use super::record;
@@ -138,6 +140,7 @@ pub(super) struct Found {
     pub received: Wall,
     pub size: u32,
     pub flow: Option<Arc<Flow>>,
+    pub sender: Sender,
     pub recipients: Box<[(Recipient, State)]>,
 }
 
@@ -245,6 +248,7 @@ pub struct Scan {
     pub(super) damage: Vec<Damaged>,
     pub(super) names: Set<Arc<str>>,
     flows: Flows,
+    senders: Senders,
 }
 
 impl Scan {
@@ -281,6 +285,7 @@ impl Scan {
             damage: Vec::new(),
             names: Set::default(),
             flows: Flows::default(),
+            senders: Senders::default(),
         }
     }
 
@@ -443,6 +448,10 @@ impl Scan {
             true => record::decode_flow(payload).and_then(|names| self.flows.get(names)),
             false => None,
         };
+        let Some(sender) = record::decode_sender(payload) else {
+            return false;
+        };
+        let sender = self.senders.get(sender);
         let adjacent = |body: &&FrameRef| {
             body.kind == record::KIND_BODY
                 && body.offset == frame.offset + frame.frame_bytes()
@@ -468,6 +477,7 @@ impl Scan {
             received: head.received,
             size: head.body_bytes,
             flow,
+            sender,
             recipients: recipients.into_boxed_slice(),
         };
         self.messages.push((head.batch, found));

@@ -15,6 +15,7 @@ use serde::Serializer;
 use crate::base::units;
 use crate::types::id::BatchId;
 use crate::types::id::MessageId;
+use crate::types::sender::{SenderFact, SenderHash};
 
 /// Bytes a filter may have; a longer one is an error.
 pub const FILTER_BYTES_MAX: usize = 4_096;
@@ -29,6 +30,15 @@ const NEAR_MISS_DISTANCE_MAX: usize = 2;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
     conditions: Vec<Condition>,
+}
+
+/// What a filter says of one message or queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Yes,
+    No,
+    /// What is known of it does not tell.
+    Open,
 }
 
 /// One word of a filter.
@@ -231,8 +241,7 @@ pub struct Facts<'a> {
     pub binding: Option<&'a str>,
     pub id: Option<MessageId>,
     pub recipient: Option<&'a str>,
-    /// Empty for the null reverse-path.
-    pub sender: Option<&'a str>,
+    pub sender: Option<SenderFact<'a>>,
     pub states: States,
     /// The last reply as it prints: `421 4.7.28 unusual rate`.
     pub code: Option<&'a str>,
@@ -279,14 +288,43 @@ impl Filter {
         })
     }
 
+    /// Whether all conditions are known to hold.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.conditions
-            .iter()
-            .all(|condition| condition.matches(facts))
+        self.verdict(facts) == Verdict::Yes
+    }
+
+    pub fn verdict(&self, facts: &Facts<'_>) -> Verdict {
+        let mut verdict = Verdict::Yes;
+        for condition in &self.conditions {
+            match condition.holds(facts) {
+                Some(true) => {}
+                Some(false) => return Verdict::No,
+                None => verdict = Verdict::Open,
+            }
+        }
+        verdict
+    }
+
+    /// Whether it asks for a part of the sender, which takes the whole of its text.
+    pub fn asks_in_sender(&self) -> bool {
+        let mut conditions = self.conditions.iter();
+        conditions.any(|it| it.field == Field::Sender && it.op == Op::Contains)
     }
 }
 
 impl Condition {
+    /// Nothing if the facts do not tell.
+    fn holds(&self, facts: &Facts<'_>) -> Option<bool> {
+        if self.field == Field::Sender
+            && let Some(SenderFact::Hash(hash)) = facts.sender
+            && let Value::Text(wanted) = &self.value
+        {
+            let same = || SenderHash::of(wanted) == hash;
+            return (self.op != Op::Contains).then(|| same() == (self.op == Op::Is));
+        }
+        Some(self.matches(facts))
+    }
+
     fn matches(&self, facts: &Facts<'_>) -> bool {
         let absent = self.op == Op::IsNot;
         match &self.value {
@@ -319,7 +357,10 @@ impl Condition {
             Field::Domain => facts.domain,
             Field::Binding => facts.binding,
             Field::Recipient => facts.recipient,
-            Field::Sender => facts.sender,
+            Field::Sender => match facts.sender? {
+                SenderFact::Text(text) => Some(text),
+                SenderFact::Hash(_) => None,
+            },
             Field::Code => facts.code,
             Field::Cause => facts.cause,
             Field::Class => facts.class,
@@ -440,7 +481,7 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let text = self.value_text()?;
         let end = core::mem::replace(&mut self.at, start);
-        let value = self.value(field, &text)?;
+        let value = self.value((field, op), &text)?;
         self.at = end;
         Ok(Condition { field, op, value })
     }
@@ -507,10 +548,27 @@ impl<'a> Parser<'a> {
         Err(self.error(self.rest(), "a closing quote"))
     }
 
-    fn value(&self, field: Field, text: &str) -> Result<Value, FilterError> {
+    fn value(&self, (field, op): (Field, Op), text: &str) -> Result<Value, FilterError> {
         if text.is_empty() && field != Field::Sender {
             return Err(self.error("", format!("a value after {}", field.as_str())));
         }
+        let value = self.value_of(field, text)?;
+        let zero = match &value {
+            Value::Age(age) => age.is_zero(),
+            Value::Size(count) | Value::Count(count) => *count == 0,
+            // The null sender as it stands on the wire.
+            Value::Text(text) if field == Field::Sender && op != Op::Contains && text == "<>" => {
+                return Ok(Value::Text(String::new()));
+            }
+            _ => false,
+        };
+        match zero && op == Op::Below {
+            true => Err(self.error(text, "a value above 0: nothing is less")),
+            false => Ok(value),
+        }
+    }
+
+    fn value_of(&self, field: Field, text: &str) -> Result<Value, FilterError> {
         match field {
             Field::Age => units::parse_duration(text)
                 .map(Value::Age)
@@ -625,7 +683,7 @@ mod tests {
             binding: Some("mta-3"),
             id: ID.parse().ok(),
             recipient: Some("Bob@Gmail.com"),
-            sender: Some(""),
+            sender: Some(SenderFact::Text("")),
             states: States::DELAYED,
             code: Some("421 4.7.28 unusual rate"),
             cause: Some("retry"),
@@ -652,6 +710,9 @@ mod tests {
             ("id!=0C8V3M1A7Q2ZK-8", true),
             ("recipient~@gmail", true),
             ("sender=\"\"", true),
+            ("sender=<>", true),
+            ("sender!=<>", false),
+            ("sender~<>", false),
             ("sender=a@b", false),
             ("state=delayed", true),
             ("state=active", false),

@@ -9,6 +9,7 @@ use crate::base::time::Wall;
 use crate::types::address::Address;
 use crate::types::flow::Flow;
 use crate::types::id::{BatchId, ShardId};
+use crate::types::sender::Sender;
 
 /// Where a message came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +62,13 @@ pub struct Content {
     pub body: Bytes,
 }
 
+impl Content {
+    /// Empty for the null reverse-path.
+    pub fn sender_text(&self) -> &str {
+        self.sender.as_ref().map_or("", Address::as_str)
+    }
+}
+
 /// One recipient as accepted, with the binding that policy chose.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recipient {
@@ -99,6 +107,7 @@ pub struct Arrival {
     pub size: u32,
     /// See [`Content::flow`].
     pub flow: Option<Arc<Flow>>,
+    pub sender: Sender,
     pub progress: Progress,
     /// Of one that comes from another queue of this process.
     pub moved: Option<Moved>,

@@ -10,3 +10,4 @@ pub mod order;
 pub mod outcome;
 pub mod replies;
 pub mod reply;
+pub mod sender;

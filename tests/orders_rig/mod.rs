@@ -92,11 +92,16 @@ impl World {
     }
 
     pub fn send(&self, messages: u64, domains: &[&str]) {
+        self.send_from("sender@sender.example", messages, domains);
+    }
+
+    pub fn send_from(&self, from: &str, messages: u64, domains: &[&str]) {
         let weighed = domains.iter().map(|domain| ((*domain).to_string(), 1));
         let blast = Blast::start(BlastConfig {
             connections: 2,
             messages: Some(messages),
             domains: Mix::new(weighed.collect()).expect("some domains"),
+            from: from.to_owned(),
             ..BlastConfig::to(self.smtp)
         })
         .expect("the generator starts");

@@ -39,6 +39,7 @@ use crate::types::id::MessageId;
 use crate::types::message::Arrival;
 use crate::types::outcome::Outcome;
 use crate::types::outcome::OutcomeKind;
+use crate::types::sender::SenderFact;
 
 /// Lines of a list unless told otherwise: a screen.
 const LIMIT_DEFAULT: usize = 40;
@@ -159,7 +160,7 @@ impl Row<'_> {
             sender: self
                 .sender
                 .as_ref()
-                .map(|sender| sender.as_deref().unwrap_or_default()),
+                .map(|sender| SenderFact::Text(sender.as_deref().unwrap_or_default())),
             states: states.with(States::ACTIVE, !delayed),
             code: self.reply.as_deref(),
             cause: None,

@@ -146,7 +146,9 @@ impl Desk {
         let filter = standing.order.filter.clone();
         let mut state = state_of(standing);
         if in_force {
-            state.messages = Some(self.preview(&filter).await?.messages);
+            let preview = self.preview(&filter).await?;
+            state.messages = Some(preview.messages);
+            state.unknown = Some(preview.unknown);
         }
         Ok(state)
     }

@@ -399,7 +399,8 @@ pub struct OrderState {
     pub changed: Option<u64>,
     /// On the wire when it came to them: they meet it when they come back.
     pub in_flight: Option<u64>,
-    /// Left alone, because their senders are known on disk only.
+    /// Left alone by one that goes through the queues, because the disk did not tell their
+    /// senders; of one in force, those that it may concern besides.
     pub unknown: Option<u64>,
     /// Held messages that it has left alone.
     #[serde(default)]

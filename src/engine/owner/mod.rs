@@ -430,6 +430,9 @@ impl Owner {
             }
             self.mark(queue);
         }
+        if self.has_works() {
+            self.consider_body(turn, batch, content.as_deref().ok());
+        }
         if let Ok(content) = content {
             self.queues.attach(content);
         }

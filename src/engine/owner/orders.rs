@@ -19,9 +19,10 @@ use crate::deliver::route::Target;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl, Worked};
 use crate::engine::owner::{Link, OpenJob, Owner, Timer, Way, conn_id};
-use crate::queue::{EntryId, HELD, QueueId, State};
-use crate::types::filter::{Facts, Field};
-use crate::types::message::Arrival;
+use crate::queue::{EntryId, EntryView, HELD, QueueId, State};
+use crate::types::filter::{Facts, Field, Verdict};
+use crate::types::id::BatchId;
+use crate::types::message::{Arrival, Content};
 use crate::types::order::{Absent, Order, Orders, Verb};
 use crate::types::outcome::{OPERATOR_DELAY, Outcome, OutcomeKind, Stage};
 use crate::types::reply::{Enhanced, Reply};
@@ -31,6 +32,9 @@ const SLICE: usize = 1_024;
 
 /// Entries that one slice of a one-time order changes, after looking at more.
 const CHANGES_PER_SLICE: usize = 256;
+
+/// Bodies that a one-time order waits for before it goes on.
+const ASKED_MAX: usize = 64;
 
 /// What stops a queue as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,10 +74,22 @@ struct Work {
     /// Queues of which it has met entries.
     queues: Set<QueueId>,
     changed: u64,
-    /// Entries that a filter by sender could not decide about, because their bodies are on disk.
+    /// Messages of which a body must tell whether it is about them, on their way here.
+    asked: Set<BatchId>,
+    /// Entries whose body could not be read for that.
     unknown: u64,
     held: u64,
     told: Option<Worked>,
+}
+
+impl Work {
+    fn may_walk(&self) -> bool {
+        self.cursor.is_some() && self.asked.len() < ASKED_MAX
+    }
+
+    fn is_through(&self) -> bool {
+        self.cursor.is_none() && self.asked.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -86,8 +102,6 @@ pub(super) struct Book {
     meets: Vec<usize>,
     /// Those that lead queues elsewhere, the newest first.
     reroutes: Vec<usize>,
-    /// Some of the latter ask for what only the body's record tells.
-    needs_content: bool,
     /// The next end of a standing order.
     next_end: Option<Mono>,
     /// Links left to look at, from the last to the first: one that is removed is replaced by the
@@ -111,7 +125,7 @@ impl Book {
         self.links_left > 0
             || self.releasing.is_some()
             || !self.rearming.is_empty()
-            || self.works.iter().any(|it| it.cursor.is_some())
+            || self.works.iter().any(Work::may_walk)
     }
 
     /// When there is something to do.
@@ -164,8 +178,6 @@ impl Book {
             |(index, order): &(usize, &Order)| (!order.is_of_queue()).then_some(*index);
         self.stops = standing.iter().filter_map(of_queue).collect();
         self.meets = standing.iter().filter_map(of_message).collect();
-        let by_sender = |(_, order): &(usize, &Order)| order.filter.asks_for(Field::Sender);
-        self.needs_content = standing.iter().any(by_sender);
         self.version += 1;
     }
 }
@@ -186,6 +198,7 @@ impl Owner {
                     cursor: Some(0),
                     queues: Set::default(),
                     changed: 0,
+                    asked: Set::default(),
                     unknown: 0,
                     held: 0,
                     told: None,
@@ -371,9 +384,20 @@ impl Owner {
         Some(order(found))
     }
 
+    /// The order that an entry which is held waits for. What only its body tells was known when it
+    /// was put aside.
+    pub(super) fn held_by(&self, now: Now, entry: EntryId) -> Option<&Order> {
+        let found = self.holder(now, entry);
+        let view = self.queues.entry(entry)?;
+        let may =
+            |order: &&Order| self.entry_verdict(now, &view, &order.filter, None) == Verdict::Open;
+        let mut meets = self.book.meets.iter().map(|it| &self.book.orders.all[*it]);
+        found.or_else(|| meets.find(may))
+    }
+
     /// Puts aside what an order holds at the front of a queue: no connection is made for that.
     pub(super) fn screen_front(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
-        if self.book.meets.is_empty() || self.book.needs_content {
+        if self.book.meets.is_empty() {
             return;
         }
         let front = self.queues.entries(queue, State::Active, None, SLICE);
@@ -410,7 +434,7 @@ impl Owner {
         }
         let first = self.queues.entries(queue, State::Delayed, None, 1)?;
         let entry = self.queues.entry(*first.first()?)?;
-        entry.is_held().then(|| self.holder(now, entry.id()))?
+        entry.is_held().then(|| self.held_by(now, entry.id()))?
     }
 
     /// Takes those recipients out of a job that an order is against; nothing if none is left. Of a
@@ -421,7 +445,7 @@ impl Owner {
         queue: QueueId,
         mut job: OpenJob,
     ) -> Option<OpenJob> {
-        if !self.book.is_screening() || self.book.needs_content && job.content.is_none() {
+        if !self.book.is_screening() {
             return Some(job);
         }
         if let Some(content) = &job.content {
@@ -511,14 +535,11 @@ impl Owner {
             let Some(order) = self.order_of(index) else {
                 continue;
             };
-            let view = self.queues.entry(entry);
             if order.verb == Verb::Rebind && order.id <= arrival.rebound_by {
                 continue;
             }
-            let given = as_given(turn.now, &order);
-            let meets = view.is_some_and(|it| self.entry_matches(given, &it, &order.filter));
-            if arrival.received_us <= order.given_us && meets {
-                self.apply(turn, index, &order, entry);
+            if arrival.received_us <= order.given_us {
+                self.consider(turn, index, &order, entry);
             }
         }
     }
@@ -533,28 +554,81 @@ impl Owner {
     }
 
     fn work_slice(&mut self, turn: &mut Turn<'_>, index: usize) {
-        let Some(cursor) = self.book.works.get(index).and_then(|work| work.cursor) else {
+        let work = self.book.works.get(index).filter(|work| work.may_walk());
+        let Some(work) = work else {
+            return;
+        };
+        let room = ASKED_MAX - work.asked.len();
+        let Some(cursor) = work.cursor else {
             return;
         };
         let Some(order) = self.order_of(index) else {
             return;
         };
-        let by_sender = order.filter.asks_for(Field::Sender);
-        let unknown = core::cell::Cell::new(0);
         let given = as_given(turn.now, &order);
-        let page = self.queues.search(cursor, CHANGES_PER_SLICE, |entry| {
-            let old = entry.received() <= order.given();
-            let hidden = by_sender && entry.content().is_none();
-            unknown.set(unknown.get() + u64::from(old && hidden));
-            old && self.entry_matches(given, entry, &order.filter)
+        let most = match order.filter.asks_in_sender() {
+            true => CHANGES_PER_SLICE.min(room),
+            false => CHANGES_PER_SLICE,
+        };
+        let page = self.queues.search(cursor, most, |entry| {
+            entry.received() <= order.given()
+                && self.entry_verdict(given, entry, &order.filter, None) != Verdict::No
         });
         for entry in &page.items {
-            self.apply(turn, index, &order, *entry);
+            self.consider(turn, index, &order, *entry);
         }
-        let work = &mut self.book.works[index];
-        work.unknown += unknown.get();
-        work.cursor = page.next;
+        self.book.works[index].cursor = page.next;
         self.tell_work(turn, index);
+    }
+
+    /// Does to an entry what an order says, if it is about it; sends for its body if only that can
+    /// tell.
+    fn consider(&mut self, turn: &mut Turn<'_>, index: usize, order: &Order, entry: EntryId) {
+        let Some(view) = self.queues.entry(entry) else {
+            return;
+        };
+        let given = as_given(turn.now, order);
+        match self.entry_verdict(given, &view, &order.filter, None) {
+            Verdict::Yes => self.apply(turn, index, order, entry),
+            Verdict::No => {}
+            Verdict::Open => {
+                let (home, batch) = (view.home(), view.message().batch);
+                if self.book.works[index].asked.insert(batch) {
+                    self.fetches.push((home, batch));
+                }
+            }
+        }
+    }
+
+    /// A body is here, or cannot be read: what orders have waited for.
+    pub(super) fn consider_body(
+        &mut self,
+        turn: &mut Turn<'_>,
+        batch: BatchId,
+        content: Option<&Content>,
+    ) {
+        for index in 0..self.book.works.len() {
+            if !self.book.works[index].asked.swap_remove(&batch) {
+                continue;
+            }
+            let Some(order) = self.order_of(index) else {
+                continue;
+            };
+            let given = as_given(turn.now, &order);
+            let open = |view: &EntryView<'_>| {
+                view.received() <= order.given()
+                    && self.entry_verdict(given, view, &order.filter, content) != Verdict::No
+            };
+            let met = self.queues.of_batch(batch).filter(open);
+            let met: Vec<EntryId> = met.map(|it| it.id()).collect();
+            for entry in met {
+                match content {
+                    Some(_) => self.apply(turn, index, &order, entry),
+                    None => self.book.works[index].unknown += 1,
+                }
+            }
+            self.tell_work(turn, index);
+        }
     }
 
     /// Does to an entry what an order says.
@@ -660,7 +734,7 @@ impl Owner {
         let Some(work) = self.book.works.get_mut(index) else {
             return;
         };
-        if work.cursor.is_some() {
+        if !work.is_through() {
             return;
         }
         let of_it = self.book.caught.values().filter(|id| **id == work.order);

@@ -8,7 +8,7 @@ use crate::base::time::Now;
 use crate::engine::owner::Owner;
 use crate::engine::query::{DomainCount, PREVIEW_DOMAINS_MAX, Preview};
 use crate::queue::{QueueId, State};
-use crate::types::filter::{Field, Filter};
+use crate::types::filter::{Filter, Verdict};
 use crate::types::order;
 
 /// Slices of entries that one part of a preview looks at; traffic goes between parts.
@@ -77,16 +77,15 @@ impl Owner {
         cursor: u64,
         (found, counts): (&mut Preview, &mut Map<QueueId, u64>),
     ) -> Option<u64> {
-        let by_sender = filter.asks_for(Field::Sender);
         let mut next = Some(cursor);
         for _ in 0..PAGES {
-            let hidden = Cell::new(0);
+            let open = Cell::new(0);
             let page = self.queues.search(next?, usize::MAX, |entry| {
-                let unknown = by_sender && entry.content().is_none();
-                hidden.set(hidden.get() + u64::from(unknown));
-                self.entry_matches(now, entry, filter)
+                let verdict = self.entry_verdict(now, entry, filter, None);
+                open.set(open.get() + u64::from(verdict == Verdict::Open));
+                verdict == Verdict::Yes
             });
-            found.unknown += hidden.get();
+            found.unknown += open.get();
             for entry in page.items.iter().filter_map(|it| self.queues.entry(*it)) {
                 *counts.entry(entry.queue()).or_default() += 1;
                 found.in_flight += u64::from(entry.state() == State::InFlight);

@@ -13,11 +13,13 @@ use crate::engine::query::{
     MessageTrace, QueueDetail, QueueSummary, TraceTarget,
 };
 use crate::queue::{Cause, EntryId, EntryView, QueueId, QueueView, Said, State};
-use crate::types::filter::{Facts, Field, Filter, States};
+use crate::types::filter::{Facts, Field, Filter, States, Verdict};
 use crate::types::flow;
 use crate::types::id::MessageId;
+use crate::types::message::Content;
 use crate::types::order::Order;
 use crate::types::reply::Class;
+use crate::types::sender::SenderFact;
 
 /// Entries that one question may make a shard look at.
 const LOOKED_AT_MAX: usize = 2_000_000;
@@ -251,21 +253,27 @@ impl Owner {
     }
 
     pub(super) fn entry_matches(&self, now: Now, entry: &EntryView<'_>, filter: &Filter) -> bool {
+        self.entry_verdict(now, entry, filter, None) == Verdict::Yes
+    }
+
+    /// What a filter says of an entry, whose content may be at hand though it is not in memory.
+    pub(super) fn entry_verdict(
+        &self,
+        now: Now,
+        entry: &EntryView<'_>,
+        filter: &Filter,
+        content: Option<&Content>,
+    ) -> Verdict {
         if filter.is_empty() {
-            return true;
+            return Verdict::Yes;
         }
         let Some(view) = self.queues.view(entry.queue()) else {
-            return false;
+            return Verdict::No;
         };
         let recipient = filter
             .asks_for(Field::Recipient)
             .then(|| entry.address().to_string());
-        let sender = entry.content().map(|content| {
-            content
-                .sender
-                .as_ref()
-                .map_or("", |address| address.as_str())
-        });
+        let sender = content.map(|it| SenderFact::Text(it.sender_text()));
         let code = view
             .replies()
             .of(Class::Transient)
@@ -278,12 +286,12 @@ impl Owner {
                 States::IN_FLIGHT,
                 matches!(entry.state(), State::InFlight | State::Ending),
             );
-        filter.matches(&Facts {
+        filter.verdict(&Facts {
             domain: Some(view.domain()),
             binding: Some(view.binding()),
             id: Some(entry.message()),
             recipient: recipient.as_deref(),
-            sender,
+            sender: Some(sender.unwrap_or_else(|| entry.sender_fact())),
             states,
             code: code.as_deref(),
             cause: Some(view.waiting().cause.as_str()),
@@ -303,7 +311,7 @@ impl Owner {
         let rests = view
             .rests_until()
             .filter(|_| entry.state() == State::Active);
-        let held = entry.is_held().then(|| self.holder(now, entry.id()));
+        let held = entry.is_held().then(|| self.held_by(now, entry.id()));
         let order = held.unwrap_or_else(|| self.stop_of(view.id()));
         Some(MessageSummary {
             id: entry.message().to_string(),

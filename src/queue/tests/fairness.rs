@@ -235,11 +235,13 @@ fn the_body_of_what_is_next_in_its_flow_stays_longest() {
     rig.queues.set_budget(Budget {
         messages_max: 20,
         bytes_max: u64::MAX,
+        ..Budget::default()
     });
     assert_eq!(rig.queues.resident_messages(), 20);
     rig.queues.set_budget(Budget {
         messages_max: 17,
         bytes_max: u64::MAX,
+        ..Budget::default()
     });
     assert!(is_here(&rig, urgent), "sixteen of bulk and this one");
 }

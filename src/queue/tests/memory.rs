@@ -29,6 +29,7 @@ impl Rig {
         self.queues.set_budget(Budget {
             messages_max,
             bytes_max,
+            ..Budget::default()
         });
     }
 }
@@ -158,6 +159,7 @@ fn bytes_are_bounded_too_and_all_come_back() {
     rig.queues.set_budget(Budget {
         messages_max: usize::MAX,
         bytes_max,
+        ..Budget::default()
     });
     let entries: Vec<_> = (0..100)
         .map(|batch| rig.put_body(at(0), queue, batch))

@@ -14,6 +14,7 @@ use crate::types::message::Method;
 use crate::types::message::Origin;
 use crate::types::message::Progress;
 use crate::types::reply::Class as ReplyClass;
+use crate::types::sender::SenderHash;
 
 const MINUTE: u64 = 60;
 
@@ -82,6 +83,7 @@ impl Rig {
             received: now.wall,
             size: 4_096,
             flow: None,
+            sender: Sender::Hash(SenderHash::NULL),
             progress: Progress::default(),
             moved: None,
             in_doubt: false,

@@ -112,6 +112,7 @@ impl Run {
                 self.rig.queues.set_budget(Budget {
                     messages_max,
                     bytes_max,
+                    ..Budget::default()
                 });
             }
             _ => self.pass_time(),
