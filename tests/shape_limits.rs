@@ -8,6 +8,8 @@ mod crash_rig;
 use std::fs;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::process::Command;
 
 use crash_rig::STEP_TIMEOUT;
 use crash_rig::engine::Engine;
@@ -22,6 +24,7 @@ use pelton::rig::sink::SinkConfig;
 use pelton::rig::sink::behaviour::Behaviours;
 use pelton::rig::sink::capture::Record;
 use pelton::rig::sink::counts::Counts;
+use tempfile::TempDir;
 
 /// What is tried in one run.
 struct Trial<'a> {
@@ -80,75 +83,115 @@ impl Outcome {
     }
 }
 
-fn run(trial: &Trial<'_>) -> Outcome {
-    let folder = tempfile::tempdir().expect("a folder for the run");
-    let capture = folder.path().join("capture.jsonl");
-    let host = |last: u8| SocketAddr::new(IpAddr::from([127, 0, 0, last]), 0);
-    let sink = Sink::start(SinkConfig {
-        listen: vec![host(8), host(9)],
-        capture: Some(capture.clone()),
-        behaviours: Behaviours::parse(trial.rules).expect("good rules"),
-        ..SinkConfig::default()
-    })
-    .expect("the sink starts");
-    let (smtp, http) = (free_address(), free_address());
-    let text = format!(
-        "Spoolbase = \"{}\"\nShards = {}\nPin_Shards = false\nSpool_Segment_Size = 4M\n\
-         Min_Free_Space = 0\n\
-         ESMTP_Listener {{ Listen \"{smtp}\" {{ Relay_Hosts = ( \"127.0.0.0/8\" ) }} }}\n\
-         HTTP_Listener {{ Listen \"{http}\" {{ }} }}\n\
-         Connection_Allocation_Aggressiveness = \"high\"\n{}\n",
-        folder.path().join("spool").display(),
-        trial.shards,
-        trial
-            .config
-            .replace("{host}", &sink.addrs()[0].to_string())
-            .replace("{other}", &sink.addrs()[1].to_string()),
-    );
-    let config = folder.path().join("pelton.conf");
-    fs::write(&config, text).expect("the configuration is written");
-    let mut engine = Engine::start(&config, &folder.path().join("pelton.log"), http);
-    engine
-        .wait_ready(STEP_TIMEOUT)
-        .expect("the engine is ready");
-    let turns = if trial.in_turn {
-        trial.domains.len()
-    } else {
-        1
-    };
-    for domains in trial.domains.chunks(trial.domains.len() / turns) {
-        let messages = trial.messages / turns as u64;
+/// An engine and the hosts that it sends to.
+struct World {
+    folder: TempDir,
+    smtp: SocketAddr,
+    sink: Sink,
+    engine: Engine,
+}
+
+impl World {
+    fn start(trial: &Trial<'_>) -> World {
+        let folder = tempfile::tempdir().expect("a folder for the run");
+        let host = |last: u8| SocketAddr::new(IpAddr::from([127, 0, 0, last]), 0);
+        let sink = Sink::start(SinkConfig {
+            listen: vec![host(8), host(9)],
+            capture: Some(folder.path().join("capture.jsonl")),
+            behaviours: Behaviours::parse(trial.rules).expect("good rules"),
+            ..SinkConfig::default()
+        })
+        .expect("the sink starts");
+        let (smtp, http) = (free_address(), free_address());
+        let text = format!(
+            "Spoolbase = \"{}\"\nShards = {}\nPin_Shards = false\nSpool_Segment_Size = 4M\n\
+             Min_Free_Space = 0\n\
+             ESMTP_Listener {{ Listen \"{smtp}\" {{ Relay_Hosts = ( \"127.0.0.0/8\" ) }} }}\n\
+             HTTP_Listener {{ Listen \"{http}\" {{ }} }}\n\
+             Connection_Allocation_Aggressiveness = \"high\"\n{}\n",
+            folder.path().join("spool").display(),
+            trial.shards,
+            trial
+                .config
+                .replace("{host}", &sink.addrs()[0].to_string())
+                .replace("{other}", &sink.addrs()[1].to_string()),
+        );
+        let config = folder.path().join("pelton.conf");
+        fs::write(&config, text).expect("the configuration is written");
+        let engine = Engine::start(&config, &folder.path().join("pelton.log"), http);
+        engine
+            .wait_ready(STEP_TIMEOUT)
+            .expect("the engine is ready");
+        World {
+            folder,
+            smtp,
+            sink,
+            engine,
+        }
+    }
+
+    /// Runs with a configuration in which one text stands for another.
+    fn reload(&self, from: &str, to: &str) {
+        let config = self.folder.path().join("pelton.conf");
+        let text = fs::read_to_string(&config).expect("its configuration");
+        assert!(text.contains(from), "{from} is in {text}");
+        fs::write(&config, text.replace(from, to)).expect("the configuration is written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pelton"));
+        let reloaded = command.arg("reload").arg("--config").arg(&config).output();
+        let reloaded = reloaded.expect("the command runs");
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    }
+
+    fn inject(&self, trial: &Trial<'_>, messages: u64, domains: &[&str]) {
         let weighed = domains.iter().map(|it| ((*it).to_string(), 1));
         let blast = Blast::start(BlastConfig {
             connections: 4,
             messages: Some(messages),
             domains: Mix::new(weighed.collect()).expect("some domains"),
             recipients_per_message: trial.recipients,
-            ..BlastConfig::to(smtp)
+            ..BlastConfig::to(self.smtp)
         })
         .expect("the generator starts");
         assert!(blast.wait(STEP_TIMEOUT), "all mail is handed over");
         let report = blast.finish();
         assert_eq!(report.acknowledged, messages, "{:?}", report.trouble);
+    }
+
+    fn finish(mut self) -> Outcome {
+        let metric = |name: &str| self.engine.metric(name).unwrap_or_default();
+        let (delayed, failed) = (
+            metric("pelton_messages_delayed_total"),
+            metric("pelton_connections_out_failed_total"),
+        );
+        self.engine.terminate();
+        let counts = self.sink.stop();
+        let capture = self.folder.path().join("capture.jsonl");
+        let lines = fs::read_to_string(&capture).expect("what came in");
+        let records = lines.lines().map(serde_json::from_str::<Record>);
+        let mut got: Vec<Record> = records.map(|it| it.expect("a record")).collect();
+        got.sort_by_key(|it| it.received_us);
+        Outcome {
+            got,
+            counts,
+            delayed,
+            failed,
+        }
+    }
+}
+
+fn run(trial: &Trial<'_>) -> Outcome {
+    let world = World::start(trial);
+    let turns = if trial.in_turn {
+        trial.domains.len()
+    } else {
+        1
+    };
+    for domains in trial.domains.chunks(trial.domains.len() / turns) {
+        world.inject(trial, trial.messages / turns as u64, domains);
+        let engine = &world.engine;
         wait_until("what is left", || engine.queued() == Some(trial.left));
     }
-    let metric = |name: &str| engine.metric(name).unwrap_or_default();
-    let (delayed, failed) = (
-        metric("pelton_messages_delayed_total"),
-        metric("pelton_connections_out_failed_total"),
-    );
-    engine.terminate();
-    let counts = sink.stop();
-    let lines = fs::read_to_string(&capture).expect("what came in");
-    let records = lines.lines().map(serde_json::from_str::<Record>);
-    let mut got: Vec<Record> = records.map(|it| it.expect("a record")).collect();
-    got.sort_by_key(|it| it.received_us);
-    Outcome {
-        got,
-        counts,
-        delayed,
-        failed,
-    }
+    world.finish()
 }
 
 const STATIC: &str = "static_routes { target = \"{host}\" }\n";
@@ -229,6 +272,61 @@ fn who_keeps_a_place_busy_gives_it_up_to_who_waits_on_another_shard() {
             "{domain} waits until the other is through: {begins:?}, {other_ends:?}"
         );
     }
+}
+
+#[test]
+fn a_host_that_never_greets_keeps_nobody_from_the_only_place() {
+    // The kernel takes the connection, and nobody ever says a word.
+    let hung = TcpListener::bind("127.0.0.10:0").expect("an address");
+    let address = hung.local_addr().expect("it is bound");
+    let outcome = run(&Trial {
+        config: &format!(
+            "domain \"hung.example\" {{ Routes = ( \"{address}\" ) }}\n\
+             domain \"one.example\" {{ Routes = ( \"{{host}}\" ) }}\n\
+             Server_Max_Outbound_Connections = 1\nServer_Reserve_Outbound_Connections = 0\n"
+        ),
+        messages: 4,
+        domains: &["hung.example", "one.example"],
+        in_turn: true,
+        left: 2,
+        ..Trial::default()
+    });
+    assert_eq!(outcome.domains(), ["one.example"; 2]);
+    assert_eq!((outcome.delayed, outcome.failed), (0.0, 0.0), "no failure");
+}
+
+#[test]
+fn connections_above_a_lower_limit_end_while_there_is_mail() {
+    const WIDE: &str = "Max_Outbound_Connections = 8\n";
+    let trial = Trial {
+        config: &format!("{STATIC}{WIDE}"),
+        rules: "listener * at=dot delay=50ms\n",
+        ..Trial::default()
+    };
+    let world = World::start(&trial);
+    world.inject(&trial, 4_000, &["one.example"]);
+    let out = || world.engine.metric("pelton_connections{direction=\"out\"}");
+    let narrow = [
+        "Max_Outbound_Connections = 2\n".to_string(),
+        format!("{WIDE}Scope_Max_Outbound_Connections = 2\n"),
+        format!(
+            "{WIDE}Server_Max_Outbound_Connections = 2\n\
+             Server_Reserve_Outbound_Connections = 0\n"
+        ),
+        format!(
+            "{WIDE}Queue_Striping = \"never\"\nhost \"127.0.0.8\" {{ Max_Outbound_Connections = 2 }}\n"
+        ),
+    ];
+    for limits in narrow {
+        wait_until("as many as there may be", || out() == Some(8.0));
+        world.reload(WIDE, &limits);
+        wait_until("no more than there may be", || out() == Some(2.0));
+        assert!(world.engine.queued() > Some(0), "{limits}: mail waits");
+        world.reload(&limits, WIDE);
+    }
+    wait_until("an empty queue", || world.engine.queued() == Some(0));
+    let outcome = world.finish();
+    assert_eq!((outcome.got.len(), outcome.delayed), (4_000, 0.0));
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //!
 //! Who has none and waits makes the one who has most give a place up, or of equals the one who has
 //! had his longest, so that nobody waits for those who never end. So does who has few, if another
-//! has at least two more. Whoever is asked decides when he can; nobody is asked for more places
-//! than others wait for.
+//! has at least two more. Whoever is asked gives up when he can; if that takes him long, the next is
+//! asked too. When there are more places than there may be, since a limit has become lower, those
+//! who have most are asked for what is over. Nobody is asked for more than that, and than others
+//! wait for.
 //!
 //! Invariants: nobody stands in line while there is a place that he may have; what is handed over
 //! counts as used until it is taken or left.
@@ -43,6 +45,16 @@ pub enum Told {
     GiveUp(Customer),
 }
 
+/// How a place that was in use comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Back {
+    Unasked,
+    /// [`Limit::gives_up`] had said so for it.
+    GivenUp,
+    /// The same, and [`Limit::takes_long`] after it.
+    Late,
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Limit {
@@ -72,6 +84,9 @@ struct State {
     /// Places that somebody in line may ask for, and those that are asked for or on their way.
     wanted: u32,
     asked: u32,
+    /// Places in use, and those of them that are given up and take long.
+    held: u32,
+    late: u32,
     moves: u64,
 }
 
@@ -84,9 +99,10 @@ struct Waiter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Holder {
     places: u32,
-    /// Asked of him, and being given up.
+    /// Asked of him, being given up, and being given up for long.
     asked: u32,
     leaving: u32,
+    late: u32,
     /// When his places last became more.
     since: u64,
 }
@@ -94,7 +110,8 @@ struct Holder {
 impl Holder {
     /// What he has beside what he is asked for.
     fn share(self) -> u32 {
-        self.places.saturating_sub(self.asked + self.leaving)
+        self.places
+            .saturating_sub(self.asked + self.leaving + self.late)
     }
 }
 
@@ -132,7 +149,7 @@ impl State {
     /// Places that he has, and those of them that he is not giving up.
     fn places_of(&self, who: Customer) -> (u32, u32) {
         let holder = self.holders.get(&who);
-        holder.map_or((0, 0), |it| (it.places, it.places - it.leaving))
+        holder.map_or((0, 0), |it| (it.places, it.places - it.leaving - it.late))
     }
 
     fn has_room_for(&self, needy: bool) -> bool {
@@ -170,6 +187,23 @@ impl State {
         }
     }
 
+    /// Places in use beyond what there may be. Each of the reserve is the only one of somebody who
+    /// had none, beside those who had all others: so many are never over.
+    fn over(&self) -> u32 {
+        let others = (self.holders.len() as u32).saturating_sub(1);
+        let beyond = self.bounds.reserve.min(others);
+        let most = self.bounds.max.saturating_add(beyond);
+        self.held.saturating_sub(most)
+    }
+
+    /// Places that have to be given up. Who waits does not wait for those that take long.
+    fn due(&self) -> u32 {
+        match self.wanted {
+            0 => self.over().saturating_sub(self.late),
+            wanted => self.over().saturating_add(wanted),
+        }
+    }
+
     /// Hands places to those who wait, and asks for as many as are wanted.
     fn serve(&mut self, told: &mut Vec<Told>) {
         while let Some(ticket) = self.next_in_line() {
@@ -180,7 +214,7 @@ impl State {
             self.handed.insert(ticket, waiter.who);
             told.push(Told::Place(waiter.who));
         }
-        while self.asked < self.wanted
+        while self.asked < self.due()
             && let Some(Share { who, .. }) = self.by_share.last().filter(|it| it.share > 0).copied()
         {
             self.asked += 1;
@@ -205,6 +239,8 @@ impl Limit {
                 by_share: BTreeSet::new(),
                 wanted: 0,
                 asked: 0,
+                held: 0,
+                late: 0,
                 moves: 0,
             }),
             waiting_here: AtomicU64::new(0),
@@ -284,6 +320,7 @@ impl Limit {
     pub fn hold(&self, who: Customer, told: &mut Vec<Told>) {
         self.change(told, |state, told| {
             state.moves += 1;
+            state.held += 1;
             let since = state.moves;
             state.holder(who, |it| {
                 it.places += 1;
@@ -308,16 +345,23 @@ impl Limit {
         });
     }
 
-    /// Gives back a place that was in use; `given_up` if [`Self::gives_up`] had said so for it.
-    pub fn end(&self, who: Customer, given_up: bool, told: &mut Vec<Told>) {
+    /// Gives back a place that was in use.
+    pub fn end(&self, who: Customer, how: Back, told: &mut Vec<Told>) {
         self.change(told, |state, told| {
             assert!(state.used > 0, "released more than was taken");
             state.used -= 1;
-            let mut settled = u32::from(given_up);
+            state.held -= 1;
+            let (given_up, late) = (
+                u32::from(how == Back::GivenUp),
+                u32::from(how == Back::Late),
+            );
+            let mut settled = given_up;
+            state.late -= late;
             state.holder(who, |it| {
                 it.places = it.places.saturating_sub(1);
-                it.leaving -= u32::from(given_up);
-                let surplus = (it.asked + it.leaving).saturating_sub(it.places);
+                it.leaving -= given_up;
+                it.late -= late;
+                let surplus = (it.asked + it.leaving + it.late).saturating_sub(it.places);
                 it.asked -= surplus;
                 settled += surplus;
             });
@@ -326,11 +370,11 @@ impl Limit {
         });
     }
 
-    /// Whether this customer gives up a place now, which somebody still waits for.
+    /// Whether this customer gives up a place now, which is still asked for.
     pub fn gives_up(&self, who: Customer) -> bool {
         let mut state = self.state();
         while state.holders.get(&who).is_some_and(|it| it.asked > 0) {
-            if state.asked <= state.wanted {
+            if state.asked <= state.due() {
                 state.holder(who, |it| {
                     it.asked -= 1;
                     it.leaving += 1;
@@ -343,6 +387,19 @@ impl Limit {
         false
     }
 
+    /// What this customer gives up is long in coming: those who wait ask somebody else too.
+    pub fn takes_long(&self, who: Customer, told: &mut Vec<Told>) {
+        self.change(told, |state, told| {
+            state.holder(who, |it| {
+                it.leaving -= 1;
+                it.late += 1;
+            });
+            state.asked -= 1;
+            state.late += 1;
+            state.serve(told);
+        });
+    }
+
     /// Places that this customer is asked for and has not begun to give up.
     pub fn asked_of(&self, who: Customer) -> u32 {
         self.state().holders.get(&who).map_or(0, |it| it.asked)
@@ -351,7 +408,7 @@ impl Limit {
     /// A place in use goes from one customer to another of the same shard.
     pub fn pass(&self, from: Customer, to: Customer, told: &mut Vec<Told>) {
         self.change(told, |state, _| state.used += 1);
-        self.end(from, false, told);
+        self.end(from, Back::Unasked, told);
         self.hold(to, told);
     }
 
@@ -389,6 +446,18 @@ impl Limit {
             return Some(format!("{name}: {used} places are used of {beyond}"));
         }
         let places: u32 = state.holders.values().map(|it| it.places).sum();
+        if places != state.held {
+            return Some(format!(
+                "{name}: {places} places are held, not {}",
+                state.held
+            ));
+        }
+        let (asked, due) = (state.asked, state.due());
+        if asked < due && state.by_share.last().is_some_and(|it| it.share > 0) {
+            return Some(format!(
+                "{name}: {asked} places are asked for, {due} are due"
+            ));
+        }
         if places + unused > used {
             return Some(format!("{name}: {places} places are held of {used} used"));
         }
@@ -504,7 +573,12 @@ mod tests {
 
     fn end(limit: &Limit, queue: u64, given_up: bool) -> Vec<Told> {
         let mut told = Vec::new();
-        limit.end(who(queue), given_up, &mut told);
+        let how = if given_up {
+            Back::GivenUp
+        } else {
+            Back::Unasked
+        };
+        limit.end(who(queue), how, &mut told);
         assert_eq!(limit.fault(), None);
         told
     }
@@ -574,6 +648,51 @@ mod tests {
         assert_eq!(limit.bounds().max, 2, "an earlier one is not heard");
     }
 
+    #[test]
+    fn a_lower_limit_asks_for_what_is_over() {
+        let limit = limit(6, 0);
+        for queue in [1, 2, 2, 2, 2, 3] {
+            assert!(take(&limit, queue, queue).0);
+        }
+        let mut told = Vec::new();
+        let (max, reserve) = (2, 0);
+        limit.set(2, Bounds { max, reserve }, &mut told);
+        // Of two who have as many, the one who has had his longest.
+        let asked = [2, 2, 2, 1].map(|queue| Told::GiveUp(who(queue)));
+        assert_eq!(told, asked);
+        assert!(limit.gives_up(who(2)) && limit.gives_up(who(2)));
+        for _ in 0..2 {
+            assert!(end(&limit, 2, true).is_empty());
+        }
+        let mut told = Vec::new();
+        limit.set(3, Bounds { max: 4, reserve }, &mut told);
+        assert!(!limit.gives_up(who(2)) && !limit.gives_up(who(1)), "enough");
+        assert_eq!((told, limit.used()), (vec![], 4));
+        // A reserve keeps one place of each but one.
+        let mut told = Vec::new();
+        let (max, reserve) = (1, 5);
+        limit.set(4, Bounds { max, reserve }, &mut told);
+        assert_eq!(told, [Told::GiveUp(who(2))], "three have one each");
+    }
+
+    #[test]
+    fn who_takes_long_to_give_up_does_not_keep_others_waiting() {
+        let limit = limit(2, 0);
+        assert!(take(&limit, 1, 1).0 && take(&limit, 2, 2).0);
+        assert_eq!(take(&limit, 3, 3).1, [Told::GiveUp(who(1))]);
+        assert!(limit.gives_up(who(1)));
+        let mut told = Vec::new();
+        limit.takes_long(who(1), &mut told);
+        assert_eq!(told, [Told::GiveUp(who(2))]);
+        assert!(limit.gives_up(who(2)));
+        assert_eq!(end(&limit, 2, true), [Told::Place(who(3))]);
+        assert!(take(&limit, 3, 3).0);
+        let mut told = Vec::new();
+        limit.end(who(1), Back::Late, &mut told);
+        assert_eq!((told, limit.fault()), (vec![], None));
+        assert!(!limit.gives_up(who(3)), "nobody waits any more");
+    }
+
     /// Customers who never end by themselves: everybody gets his turn, and no place is over.
     #[test]
     fn nobody_waits_for_ever() {
@@ -591,7 +710,7 @@ mod tests {
                 let me = who(queue as u64);
                 let mut told = Vec::new();
                 if places[queue] > 0 && limit.gives_up(me) {
-                    limit.end(me, true, &mut told);
+                    limit.end(me, Back::GivenUp, &mut told);
                     places[queue] -= 1;
                 }
                 if waits[queue].is_none() {

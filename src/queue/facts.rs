@@ -21,8 +21,9 @@ pub enum Cause {
     /// The receiving host, in the middle of a transaction.
     Delivering,
     Dns,
-    /// Connect, banner and EHLO.
     Connecting,
+    /// The banner of a receiving host, and its answer to EHLO.
+    Greeting,
     /// A receiving host that defers what it is given.
     Deferral,
     /// All its mail is delayed, waiting for the next attempt.
@@ -41,12 +42,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 13] = [
+    pub const ALL: [Cause; 14] = [
         Cause::Idle,
         Cause::Ready,
         Cause::Delivering,
         Cause::Dns,
         Cause::Connecting,
+        Cause::Greeting,
         Cause::Deferral,
         Cause::Backoff,
         Cause::HostsFailing,
@@ -65,6 +67,7 @@ impl Cause {
             Cause::Delivering => "delivering",
             Cause::Dns => "dns",
             Cause::Connecting => "connecting",
+            Cause::Greeting => "greeting",
             Cause::Deferral => "remote deferral",
             Cause::Backoff => "backoff",
             Cause::HostsFailing => "hosts failing",

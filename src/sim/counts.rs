@@ -102,6 +102,7 @@ pub enum Fault {
     ClientSlow,
     HostBusy,
     HostRefusesSession,
+    HostHangs,
     HostWithoutEhlo,
     HostDefers,
     HostRejects,
@@ -222,7 +223,7 @@ pub const ACTS: [&str; 34] = [
     "stop listening",
 ];
 
-pub const FAULTS: [&str; 67] = [
+pub const FAULTS: [&str; 68] = [
     "process killed",
     "power cut",
     "process killed in recovery",
@@ -282,6 +283,7 @@ pub const FAULTS: [&str; 67] = [
     "client slow",
     "host busy (421)",
     "host refuses session",
+    "host does not greet",
     "host without EHLO",
     "host defers",
     "host rejects",

@@ -152,6 +152,8 @@ impl HostSession {
         } else if room.draw(room.manners.refuses_session, Fault::HostRefusesSession) {
             room.say_with("554 5.7.1 no mail here", None, true);
             session.state = State::Over;
+        } else if room.manners.hangs > 0 && room.draw(room.manners.hangs, Fault::HostHangs) {
+            session.state = State::Over;
         } else {
             let name = room.plan.name.clone();
             room.say(&format!("220 {name} ESMTP"));

@@ -18,9 +18,14 @@ use crate::sim::planted::Planted;
 use crate::sim::world::World;
 use crate::types::filter::Filter;
 use crate::types::flow::CLASS_TRANSACTIONAL;
+use crate::types::id::ShardId;
+use core::time::Duration;
 
 /// `share` of a class that does not set it.
 const SHARE_DEFAULT: u32 = 10;
+
+/// What is due is done a little later.
+const GIVING_SLACK: Duration = Duration::from_millis(500);
 
 /// Segments beyond `segments_max` that outcomes, moves and preparation may take.
 const SEGMENTS_SLACK: u64 = 6;
@@ -103,13 +108,23 @@ impl World {
     }
 
     /// Every place under a limit is somewhere, whoever waits for one will hear of it, and so will
-    /// he of whom one is asked.
+    /// he of whom one is asked, who gives it up in time, whatever his host does. Nobody has more
+    /// than he may, and what is more than all may have together is asked for.
     pub fn check_waits(&mut self) {
         let Some(process) = self.process.as_ref().filter(|it| !it.draining) else {
             return;
         };
         let engines = &process.engines;
         let mut found = None;
+        let now = self.now().mono;
+        for (shard, engine) in engines.iter().enumerate() {
+            let (owner, shard) = (engine.owner(), ShardId(shard as u8));
+            let kept = owner.keeps_too_long(shard, now, GIVING_SLACK);
+            // He may have just been asked under another limit, and not have heard of it.
+            let kept = kept.filter(|(who, _)| !process.is_told(*who, true));
+            found = found.or(kept.map(|(_, text)| text));
+            found = found.or_else(|| owner.has_surplus());
+        }
         for cells in process.cells_once() {
             for limit in cells.limits.all() {
                 found = found.or_else(|| limit.fault());

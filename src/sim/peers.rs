@@ -32,6 +32,7 @@ const CLIENT_ADDRESSES: usize = 3;
 const POLITE: Manners = Manners {
     busy: 0,
     refuses_session: 0,
+    hangs: 0,
     without_ehlo: 0,
     defers: 0,
     rejects: 0,

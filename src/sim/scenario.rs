@@ -61,6 +61,8 @@ pub struct Domain {
 pub struct Manners {
     pub busy: u64,
     pub refuses_session: u64,
+    /// Takes the connection and never says a word.
+    pub hangs: u64,
     pub without_ehlo: u64,
     pub defers: u64,
     pub rejects: u64,
@@ -223,7 +225,13 @@ impl Scenario {
             clients: on(prng),
             pressure: on(prng),
         };
-        let hosts = draw_hosts(prng, concerns.hosts);
+        let mut hosts = draw_hosts(prng, concerns.hosts);
+        let mut hangs = Prng::stream(seed, "hosts that hang");
+        for host in hosts.iter_mut().skip(1) {
+            if concerns.hosts && hangs.chance(1, 5) {
+                host.manners.hangs = *hangs.pick(&[100, 500, 1_000]);
+            }
+        }
         let domains = draw_domains(prng, hosts.len());
         let calm_us = prng.between(60, 150) * SECOND;
         let options = draw_options(prng);
@@ -576,6 +584,7 @@ fn draw_manners(prng: &mut Prng) -> Manners {
     Manners {
         busy: now_and_then(5, 100),
         refuses_session: now_and_then(3, 200),
+        hangs: 0,
         without_ehlo: now_and_then(3, 500),
         defers: now_and_then(7, 300),
         rejects: now_and_then(6, 60),

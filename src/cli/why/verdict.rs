@@ -29,6 +29,11 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     );
     let mail = counted(waiting, "message");
     let next = next(why, style);
+    let for_a_host = match () {
+        () if caused("greeting") => Some("the receiving host to greet"),
+        () if caused("connecting") => Some("a connection"),
+        () => None,
+    };
     let (word, sentence) = if waiting + delivered == 0 && bounced > 0 {
         let all = counted(bounced, "message");
         (
@@ -64,6 +69,9 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     } else if caused("throttle") {
         let text = format!("{mail} wait{} for a throttle of ours; {so_far}", s(waiting));
         ("LIMITED", text)
+    } else if let Some(what) = for_a_host.filter(|_| !caused("delivering")) {
+        let text = format!("{mail} wait{} for {what}; {so_far}", s(waiting));
+        ("WAITING", text)
     } else if caused("delivering") || caused("ready") || sum(|it| it.in_flight) > 0 {
         let [active, in_flight] = [sum(|it| it.active), sum(|it| it.in_flight)].map(units::grouped);
         let delayed = units::grouped(sum(|it| it.delayed));

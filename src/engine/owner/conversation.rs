@@ -38,10 +38,16 @@ impl Owner {
                 if let Some(settings) = settings {
                     outgoing.session = Session::new(turn.now, settings);
                 }
+                if outgoing.leaving {
+                    return self.with_session(turn, key, Session::quit);
+                }
                 self.touch(key);
             }
             Err(error) => {
-                self.dial_failed(turn, key, &error);
+                // What we have ended ourselves says nothing about the host.
+                if !outgoing.leaving {
+                    self.dial_failed(turn, key, &error);
+                }
                 self.remove(turn, key);
             }
         }
@@ -148,11 +154,28 @@ impl Owner {
             return;
         };
         outgoing.timer = None;
-        if !outgoing.open || outgoing.over {
+        let (over, is_dialed) = (outgoing.over, outgoing.open);
+        let (begun, queue) = (outgoing.begun, outgoing.queue);
+        if !over {
+            self.look_at_giving(turn, key);
+        }
+        if !over
+            && !is_dialed
+            && let Some(link) = self.links.get(&queue)
+        {
+            let deadline = begun + link.settings.delivery.connect_timeout;
+            if turn.now.mono < deadline {
+                return self.set_timer(key, deadline);
+            }
+        }
+        if over || !is_dialed {
             // The dial or the goodbye takes too long. The surroundings answer with its end.
             turn.out.push(Action::Abort { conn: conn_id(key) });
             return;
         }
+        let Some(outgoing) = self.outgoing.get(key) else {
+            return;
+        };
         if outgoing.session.deadline() <= turn.now.mono {
             self.with_session(turn, key, Session::timeout);
         } else {
@@ -354,6 +377,9 @@ impl Owner {
             link.rests = 0;
             if !core::mem::replace(&mut outgoing.let_in, true) {
                 link.let_in += 1;
+                link.unheard = 0;
+                // Its time begins: it is to be of use.
+                outgoing.places.since = now;
                 if let Some(adaptive) = &mut link.adaptive {
                     adaptive.shape.connected(link.let_in);
                 }
@@ -469,6 +495,7 @@ impl Owner {
             queue,
             host,
             let_in,
+            leaving,
             jobs,
             timer,
             places,
@@ -493,6 +520,7 @@ impl Owner {
         self.place_free(queue);
         if let Some(link) = self.links.get_mut(&queue) {
             link.let_in -= u32::from(let_in);
+            link.leaving -= u32::from(leaving);
             link.drop_connection(key);
             if link.connections.is_empty()
                 && matches!(&link.plan, Way::Known(plan) if turn.now.mono >= plan.until)

@@ -11,6 +11,7 @@ mod classes;
 mod conversation;
 mod crowds;
 mod ending;
+mod giving;
 mod groups;
 mod learnt;
 mod moves;
@@ -88,6 +89,9 @@ struct Link {
     claim: Option<Box<Claim>>,
     /// Others wait for places that its connections have.
     asked: bool,
+    /// Connections that have been let go, and how many in a row before their host let them in.
+    leaving: u32,
+    unheard: u8,
     stripe: Stripe,
     /// Batches whose body is back, ahead of what the queue holds, by their class.
     ready: VecDeque<OpenJob>,
@@ -133,6 +137,8 @@ struct Outgoing {
     proved: bool,
     /// Stands among those that siblings may take over.
     listed: bool,
+    /// Takes no message more, and ends as soon as it can.
+    leaving: bool,
     /// The session is over; the surroundings still have to say that the connection is closed.
     over: bool,
     /// As its queue knows it, and where among those that are like it.
@@ -317,7 +323,8 @@ impl Owner {
         settings
     }
 
-    /// A new generation applies at the next connection, and at once to what a queue decides.
+    /// A new generation applies at once to what a queue decides and to how many connections there
+    /// are, and to how they talk at the next connection.
     pub fn reload(&mut self, turn: &mut Turn<'_>) {
         self.shared_settings.clear();
         // Ranks are those of another config.
@@ -344,12 +351,13 @@ impl Owner {
             self.restripe(turn, queue);
             self.mark(queue);
         }
-        self.rethrottle_connections(turn);
+        self.recount_connections(turn);
     }
 
     /// Host stanzas may have changed too.
-    fn rethrottle_connections(&mut self, turn: &Turn<'_>) {
+    fn recount_connections(&mut self, turn: &mut Turn<'_>) {
         for key in self.outgoing.keys() {
+            self.count_anew(turn, key);
             let Some(outgoing) = self.outgoing.get(key) else {
                 continue;
             };
@@ -581,6 +589,8 @@ impl Link {
             bookings: Bookings::default(),
             claim: None,
             asked: false,
+            leaving: 0,
+            unheard: 0,
             stripe: Stripe::default(),
             ready: VecDeque::new(),
             fetching: 0,

@@ -18,7 +18,7 @@ use crate::deliver::route;
 use crate::deliver::route::Target;
 use crate::engine::Turn;
 use crate::engine::io::{Action, ToControl, Worked};
-use crate::engine::owner::{Link, OpenJob, Owner, Timer, Way, conn_id};
+use crate::engine::owner::{Link, OpenJob, Owner, Timer, Way};
 use crate::queue::{EntryId, EntryView, HELD, QueueId, State};
 use crate::types::filter::{Facts, Field, Verdict};
 use crate::types::id::BatchId;
@@ -270,13 +270,7 @@ impl Owner {
         };
         link.plan = Way::Unknown;
         for key in link.connections.clone() {
-            if self.outgoing.get(key).is_some_and(|it| !it.open) {
-                turn.out.push(Action::Abort { conn: conn_id(key) });
-            } else {
-                self.with_session(turn, key, |session, now, events| {
-                    session.quit(now, events);
-                });
-            }
+            self.let_go(turn, key);
         }
         self.drop_claim(turn, queue);
         // A rest was for the hosts of before.

@@ -9,16 +9,16 @@
 //!
 //! The ticket of a queue stays the same until it has a connection more or needs none any more: who
 //! has to let a place go, because of a throttle or another limit, stands first when it comes back.
+//! How places that are in use come back is in `giving.rs`.
 //!
 //! Invariants: what a claim holds is given back when the queue has no use for it, rests, is
 //! forgotten, or when limits change; a queue that waits stands in a line.
 
 use core::net::SocketAddr;
-use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::limit::{Bounds, Customer, Limit, Told};
+use crate::base::limit::{Back, Bounds, Customer, Limit, Told};
 use crate::base::slab::Key;
 use crate::base::time::Mono;
 use crate::config::SharedLimit;
@@ -31,19 +31,16 @@ use crate::engine::settings::LinkSettings;
 use crate::queue::{QueueId, State};
 use crate::types::id::ShardId;
 
-/// How long a connection that has work is kept before it is given up to others who wait: the making
-/// of a connection should cost little beside its use.
-const KEPT_MIN: Duration = Duration::from_secs(2);
-
 /// The name of the limit of the process.
 const PROCESS: &str = "server_max_outbound_connections of the process";
 
 /// What a connection holds. Goes back through [`Owner::release`] and nowhere else.
 pub(super) struct Places {
-    limits: Vec<Arc<Limit>>,
-    since: Mono,
-    /// It ends because somebody waits under this one.
-    given_up: Option<Arc<Limit>>,
+    pub limits: Vec<Arc<Limit>>,
+    /// When the connection began, when its host let it in, or when it was given up.
+    pub since: Mono,
+    /// It ends because a place under this one was asked for, and how it comes back there.
+    pub given_up: Option<(Arc<Limit>, Back)>,
 }
 
 impl Places {
@@ -70,7 +67,7 @@ pub(super) struct Claim {
     host: Option<SocketAddr>,
 }
 
-fn position(limits: &[Arc<Limit>], limit: &Arc<Limit>) -> Option<usize> {
+pub(super) fn position(limits: &[Arc<Limit>], limit: &Arc<Limit>) -> Option<usize> {
     limits.iter().position(|it| Arc::ptr_eq(it, limit))
 }
 
@@ -270,8 +267,9 @@ impl Owner {
         let mut told = Vec::new();
         let given_up = places.given_up;
         for limit in places.limits {
-            let for_this = given_up.as_ref().is_some_and(|it| Arc::ptr_eq(it, &limit));
-            limit.end(who, for_this, &mut told);
+            let for_this = given_up.as_ref().filter(|(it, _)| Arc::ptr_eq(it, &limit));
+            let how = for_this.map_or(Back::Unasked, |(_, how)| *how);
+            limit.end(who, how, &mut told);
         }
         self.tell(turn, told);
     }
@@ -365,79 +363,6 @@ impl Owner {
         if let Some(link) = self.links.get_mut(&queue) {
             link.asked = true;
             self.mark(queue);
-        }
-    }
-
-    /// Ends connections that others wait for: those without work at once, one that has work when
-    /// it has had its time and its messages are through.
-    pub(super) fn give_up(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
-        if !turn.common.cells.limits.are_waited_for() {
-            return;
-        }
-        let has_use = self.has_use(queue);
-        if !has_use {
-            self.end_idle(turn, queue);
-        }
-        let Some(link) = self.links.get(&queue).filter(|it| it.asked) else {
-            return;
-        };
-        let who = customer(turn, queue);
-        let of_queue = link.stripe.limit.iter().chain(link.settings.limits.iter());
-        let mut asked: Vec<Arc<Limit>> = Vec::new();
-        let of_connections = link.connections.iter();
-        let of_connections = of_connections.filter_map(|key| self.outgoing.get(*key));
-        let of_connections = of_connections.flat_map(|it| &it.places.limits);
-        for limit in of_queue.chain(of_connections) {
-            if position(&asked, limit).is_none() && limit.asked_of(who) > 0 {
-                asked.push(limit.clone());
-            }
-        }
-        let mut keys: Vec<(bool, Key)> = Vec::new();
-        for key in &link.connections {
-            let may = |it: &Outgoing| {
-                let open = it.open && !it.over && it.places.given_up.is_none();
-                let idle = !has_use && it.is_idle();
-                open && (idle || it.places.since + KEPT_MIN <= turn.now.mono)
-            };
-            if let Some(outgoing) = self.outgoing.get(*key).filter(|it| may(it)) {
-                keys.push((!outgoing.is_idle(), *key));
-            }
-        }
-        keys.sort_by_key(|(works, _)| *works);
-        for (_, key) in keys {
-            let Some(outgoing) = self.outgoing.get_mut(key) else {
-                continue;
-            };
-            let limits = &outgoing.places.limits;
-            let wanted = asked.iter().filter(|it| position(limits, it).is_some());
-            let Some(limit) = wanted.into_iter().find(|it| it.gives_up(who)) else {
-                continue;
-            };
-            outgoing.places.given_up = Some(limit.clone());
-            self.with_session(turn, key, |session, now, events| session.quit(now, events));
-        }
-        if let Some(link) = self.links.get_mut(&queue) {
-            link.asked = asked.iter().any(|limit| limit.asked_of(who) > 0);
-        }
-    }
-
-    /// Connections for which there is no work are of more use to those who wait.
-    fn end_idle(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
-        let Some(link) = self.links.get(&queue) else {
-            return;
-        };
-        let is_wanted = |key: &Key| {
-            let outgoing = self.outgoing.get(*key);
-            outgoing.is_some_and(|it| it.is_idle() && it.places.is_waited_for())
-        };
-        let keys: Vec<Key> = link
-            .openings
-            .in_order()
-            .take_while(|key| self.outgoing.get(*key).is_some_and(|it| it.is_idle()))
-            .filter(is_wanted)
-            .collect();
-        for key in keys {
-            self.with_session(turn, key, |session, now, events| session.quit(now, events));
         }
     }
 

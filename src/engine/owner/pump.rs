@@ -63,6 +63,7 @@ struct Against {
 impl Owner {
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         self.heed(turn, queue);
+        self.end_surplus(turn, queue);
         let Some(link) = self.links.get(&queue) else {
             return;
         };
@@ -73,11 +74,11 @@ impl Owner {
             self.screen_front(turn, queue);
             self.feed(turn, queue);
             self.open_more(turn, queue);
-            self.give_up(turn, queue);
             self.arm_adaptive(turn, queue);
         } else {
             self.drop_claim(turn, queue);
         }
+        self.give_up(turn, queue);
         self.give_back_unserved(turn, queue);
         let books = self
             .links
@@ -498,6 +499,7 @@ impl Owner {
             touched: false,
             proved: false,
             listed: false,
+            leaving: false,
             over: false,
             opening: (Opening::Nothing, 0),
             jobs: Vec::new(),
@@ -594,6 +596,7 @@ impl Owner {
             () if throttled.is_some() && active > 0 => (Cause::Throttle, throttled),
             () if !self.waits_under(queue).is_empty() && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),
+            () if open && link.let_in == 0 => (Cause::Greeting, None),
             () if link.fetching > 0 && busy == link.fetching => (Cause::BodyFetch, None),
             () if active > 0 && link.is_full() && link.is_narrowed() => (Cause::Adaptive, None),
             () if active > 0 && link.is_full() => (Cause::ConnectionLimit, None),

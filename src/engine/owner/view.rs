@@ -652,6 +652,10 @@ fn sentence(
         ),
         Cause::Dns => "waits for DNS".to_string(),
         Cause::Connecting => "waits for a connection to be made".to_string(),
+        Cause::Greeting => format!(
+            "waits for the receiving host to greet, on {}",
+            units::counted(connections, "connection")
+        ),
         Cause::Deferral => "the receiving host defers".to_string(),
         Cause::Backoff => match u64::from(view.count(State::Delayed)) {
             1 => "its only message is delayed".to_string(),
