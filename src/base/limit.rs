@@ -4,10 +4,10 @@
 //!
 //! Who has none and waits makes the one who has most give a place up, or of equals the one who has
 //! had his longest, so that nobody waits for those who never end. So does who has few, if another
-//! has at least two more. Whoever is asked gives up when he can; if that takes him long, the next is
-//! asked too. When there are more places than there may be, since a limit has become lower, those
-//! who have most are asked for what is over. Nobody is asked for more than that, and than others
-//! wait for.
+//! has at least two more. Whoever is asked gives up when he can; if that takes him long, the next
+//! is asked too. When there are more places than there may be, since a limit has become lower,
+//! those who have most are asked for what is over. Nobody is asked for more than that, and than
+//! others wait for.
 //!
 //! Invariants: nobody stands in line while there is a place that he may have; what is handed over
 //! counts as used until it is taken or left.

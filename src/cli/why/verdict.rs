@@ -29,11 +29,6 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     );
     let mail = counted(waiting, "message");
     let next = next(why, style);
-    let for_a_host = match () {
-        () if caused("greeting") => Some("the receiving host to greet"),
-        () if caused("connecting") => Some("a connection"),
-        () => None,
-    };
     let (word, sentence) = if waiting + delivered == 0 && bounced > 0 {
         let all = counted(bounced, "message");
         (
@@ -69,7 +64,7 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
     } else if caused("throttle") {
         let text = format!("{mail} wait{} for a throttle of ours; {so_far}", s(waiting));
         ("LIMITED", text)
-    } else if let Some(what) = for_a_host.filter(|_| !caused("delivering")) {
+    } else if let Some(what) = for_a_host(caused) {
         let text = format!("{mail} wait{} for {what}; {so_far}", s(waiting));
         ("WAITING", text)
     } else if caused("delivering") || caused("ready") || sum(|it| it.in_flight) > 0 {
@@ -87,6 +82,16 @@ pub fn of(why: &WhyData, style: &Style) -> Verdict {
         ("WAITING", format!("{mail}; {so_far}"))
     };
     Verdict { word, sentence }
+}
+
+/// What mail waits for that is not on its way, of a host that has not let it in yet.
+fn for_a_host(caused: impl Fn(&str) -> bool) -> Option<&'static str> {
+    match () {
+        () if caused("delivering") => None,
+        () if caused("greeting") => Some("the receiving host to greet"),
+        () if caused("connecting") => Some("a connection"),
+        () => None,
+    }
 }
 
 fn stopped_by(why: &WhyData) -> String {
