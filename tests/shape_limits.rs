@@ -314,7 +314,8 @@ fn connections_above_a_lower_limit_end_while_there_is_mail() {
              Server_Reserve_Outbound_Connections = 0\n"
         ),
         format!(
-            "{WIDE}Queue_Striping = \"never\"\nhost \"127.0.0.8\" {{ Max_Outbound_Connections = 2 }}\n"
+            "{WIDE}Queue_Striping = \"never\"\n\
+             host \"127.0.0.8\" {{ Max_Outbound_Connections = 2 }}\n"
         ),
     ];
     for limits in narrow {
