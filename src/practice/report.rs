@@ -92,6 +92,8 @@ pub struct Row {
     pub over_sending: u64,
     pub settled_attempts: u64,
     pub settled_over_sending: u64,
+    /// The same with connections: what the goal is about.
+    pub settled_refusals: u64,
     pub greylisted: u64,
     /// Connections refused because there were too many.
     pub connections_refused: u64,
@@ -139,7 +141,7 @@ impl Row {
 
     /// Percent of the attempts once settled that were over-sending.
     pub fn over_percent(&self) -> Option<f64> {
-        percent(self.settled_over_sending, self.settled_attempts)
+        percent(self.settled_refusals, self.settled_attempts)
     }
 
     fn add(&mut self, other: &Row) {
@@ -153,6 +155,7 @@ impl Row {
             (&mut self.over_sending, other.over_sending),
             (&mut self.settled_attempts, other.settled_attempts),
             (&mut self.settled_over_sending, other.settled_over_sending),
+            (&mut self.settled_refusals, other.settled_refusals),
             (&mut self.greylisted, other.greylisted),
             (&mut self.connections_refused, other.connections_refused),
             (
@@ -250,6 +253,7 @@ fn row(run: &Run<'_>, scenario: &Scenario, index: usize, mail: &[&Mail]) -> Row 
         over_sending: account.over_sending(),
         settled_attempts: sum(|it| it.attempts),
         settled_over_sending: sum(|it| it.over_messages),
+        settled_refusals: sum(|it| it.over),
         greylisted: account.refusals(Cause::Greylist),
         connections_refused: account.refusals(Cause::Connections),
         connections_unanswered: account.unreachable,
