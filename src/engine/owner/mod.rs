@@ -13,6 +13,7 @@ mod crowds;
 mod ending;
 mod giving;
 mod groups;
+mod host_rules;
 mod learnt;
 mod moves;
 mod openings;
@@ -46,6 +47,7 @@ use crate::engine::owner::adaptive::{Adaptive, Changed, Pair};
 use crate::engine::owner::classes::MixedQueues;
 use crate::engine::owner::crowds::{Crowds, Route};
 use crate::engine::owner::ending::FailuresTold;
+use crate::engine::owner::host_rules::HostRules;
 use crate::engine::owner::openings::{Opening, Openings};
 use crate::engine::owner::orders::{Book, Met, Rerouted, Stop};
 use crate::engine::owner::places::{Claim, Places};
@@ -191,6 +193,7 @@ pub struct Owner {
     fetching: Map<BatchId, Vec<(QueueId, OpenJob)>>,
     timers: TimerWheel<Timer>,
     shared_settings: Map<(BindingIndex, bool), Vec<Rc<LinkSettings>>>,
+    host_rules: HostRules,
     recorder: Recorder,
     /// What has been learnt of pairs without a queue.
     shelf: Map<Pair, Saved>,
@@ -233,6 +236,7 @@ impl Owner {
             fetching: Map::default(),
             timers: TimerWheel::new(now.mono),
             shared_settings: Map::default(),
+            host_rules: HostRules::default(),
             recorder: Recorder::new(recorder_bytes_max),
             shelf: Map::default(),
             ungranted: Set::default(),
@@ -327,6 +331,7 @@ impl Owner {
     /// are, and to how they talk at the next connection.
     pub fn reload(&mut self, turn: &mut Turn<'_>) {
         self.shared_settings.clear();
+        self.host_rules.clear();
         // Ranks are those of another config.
         self.mixed.clear();
         let queues: Vec<QueueId> = self.links.keys().copied().collect();

@@ -112,38 +112,6 @@ impl Owner {
         all.into()
     }
 
-    /// The limits of a host for the binding of a queue: of each host, then of the whole stanza.
-    pub(super) fn host_limits(
-        &mut self,
-        turn: &mut Turn<'_>,
-        queue: QueueId,
-        host: &Host,
-    ) -> Vec<Arc<Limit>> {
-        let Some(link) = self.links.get(&queue) else {
-            return Vec::new();
-        };
-        let (config, ip) = (&turn.common.generation.config, host.address.ip());
-        let Some(binding) = config.binding_by_name(&link.binding) else {
-            return Vec::new();
-        };
-        let each = config.host_connection_limit(binding, &host.name, ip);
-        let each = each.map(|found| SharedLimit {
-            max: found.limit,
-            of: format!("max_outbound_connections of {}, {ip}", found.stanza).into(),
-        });
-        let whole = config.host_scope_limit(binding, &host.name, ip);
-        if each.is_none() && whole.is_none() {
-            return Vec::new();
-        }
-        let (number, limits) = (turn.common.generation.number, &turn.common.cells.limits);
-        let mut told = Vec::new();
-        let found = each.iter().chain(&whole);
-        let all = found.map(|it| limits.get(&it.of, number, bounds(it), &mut told));
-        let all = all.collect();
-        self.tell(turn, told);
-        all
-    }
-
     /// The first of these limits that is against one more connection of a queue.
     pub(super) fn against(
         &self,
@@ -427,7 +395,7 @@ pub(super) fn customer(turn: &Turn<'_>, queue: QueueId) -> Customer {
     }
 }
 
-fn bounds(limit: &SharedLimit) -> Bounds {
+pub(super) fn bounds(limit: &SharedLimit) -> Bounds {
     let max = limit.max;
     Bounds { max, reserve: 0 }
 }

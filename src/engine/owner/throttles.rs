@@ -522,15 +522,4 @@ impl Owner {
         }
         begins
     }
-
-    /// The throttles of a receiving host, for the binding of a queue.
-    pub(super) fn host_throttles(&self, turn: &Turn<'_>, queue: QueueId, host: &Host) -> Throttled {
-        let config = &turn.common.generation.config;
-        let link = self.links.get(&queue);
-        let Some(binding) = link.and_then(|link| config.binding_by_name(&link.binding)) else {
-            return Throttled::default();
-        };
-        let rates = config.host_throttles(binding, &host.name, host.address.ip());
-        Throttled::of(turn, rates.each_ref().map(Option::as_ref))
-    }
 }
