@@ -18,3 +18,4 @@ pub mod throttle;
 pub mod time;
 pub mod timer_wheel;
 pub mod units;
+pub mod warmup;

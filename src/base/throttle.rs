@@ -335,6 +335,11 @@ impl Throttle {
         started
     }
 
+    /// How many have started in the window that ends now.
+    pub fn used(&self, now: Mono) -> u64 {
+        self.state().recent(now)
+    }
+
     /// How many have started in this process.
     pub fn started(&self) -> u64 {
         let state = self.state();

@@ -64,6 +64,29 @@ impl Wall {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// The beginning of a day in UTC, written as 2026-11-20.
+    pub fn of_date(text: &str) -> Option<Wall> {
+        let is_shaped = |(at, it): (usize, u8)| match at {
+            4 | 7 => it == b'-',
+            _ => it.is_ascii_digit(),
+        };
+        if text.len() != 10 || !text.bytes().enumerate().all(is_shaped) {
+            return None;
+        }
+        let part = |from: usize, to: usize| text[from..to].parse::<i64>().ok();
+        let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+        // The inverse of `civil`.
+        let of_march = year - i64::from(month <= 2);
+        let (era, of_era) = (of_march.div_euclid(400), of_march.rem_euclid(400));
+        let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+        let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + day_of_year;
+        let days = u64::try_from(era * 146_097 + day_of_era - 719_468).ok()?;
+        let found = Wall::from_secs(days * 86_400);
+        let c = civil(found);
+        let same = (c.year, i64::from(c.month), i64::from(c.day)) == (year, month, day);
+        same.then_some(found)
+    }
+
     pub fn from_secs(secs: u64) -> Wall {
         Wall(secs.saturating_mul(1_000_000))
     }
@@ -181,6 +204,25 @@ impl fmt::Display for Rfc3339 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_read_and_days_that_are_none_are_not() {
+        for date in ["1970-01-01", "2026-11-20", "2028-02-29", "2999-12-31"] {
+            let read = Wall::of_date(date).expect(date);
+            assert_eq!(read.rfc3339().to_string(), format!("{date}T00:00:00.000Z"));
+        }
+        let wrong = [
+            "",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-1-1",
+            "1969-12-31",
+            "+026-01-01",
+        ];
+        for date in wrong {
+            assert_eq!(Wall::of_date(date), None, "{date}");
+        }
+    }
 
     #[test]
     fn known_moments_are_written_right() {

@@ -29,6 +29,7 @@ use crate::control::management::protocol::Envelope;
 use crate::control::management::protocol::PairNamed;
 use crate::control::management::protocol::Reply;
 use crate::control::management::protocol::Request;
+use crate::engine::owner::warmup::EVERY_DOMAIN;
 use crate::engine::query::LearntAct;
 use crate::engine::query::LearntCause;
 use crate::engine::query::LearntPair;
@@ -58,8 +59,37 @@ pub enum AdaptiveCommand {
     Reset(ActArgs),
     /// End suspensions before their time; one message finds out whether they are over
     Resume(ActArgs),
+    /// How far new bindings are warmed up, and what they may send a day; or set that
+    Warmup(WarmupArgs),
     /// Tell of recipients' complaints, which rules compare with the deliveries of a day
     Complaints(ComplaintsArgs),
+}
+
+const WARMUP_EXAMPLES: &str = "\
+Examples:
+  pelton adaptive warmup                     all bindings that are warmed up
+  pelton adaptive warmup pool-1 --stage 5    go on with the fifth stage from now
+  pelton adaptive warmup pool-1 --off        it is warm: nothing limits it any more";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = WARMUP_EXAMPLES)]
+pub struct WarmupArgs {
+    /// Only this binding
+    #[arg(value_name = "BINDING")]
+    pub binding: Option<String>,
+    /// Begin this stage now
+    #[arg(long, value_name = "N", requires = "binding", conflicts_with_all = ["restart", "off"])]
+    pub stage: Option<u32>,
+    /// Begin the first stage now
+    #[arg(long, requires = "binding", conflicts_with = "off")]
+    pub restart: bool,
+    /// End it: the binding is warm
+    #[arg(long, requires = "binding")]
+    pub off: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 const COMPLAINTS_EXAMPLES: &str = "\
@@ -256,6 +286,10 @@ pub fn run(args: &AdaptiveArgs) -> u8 {
         }
         AdaptiveCommand::Reset(args) => act(args, LearntAct::Reset),
         AdaptiveCommand::Resume(args) => act(args, LearntAct::Resume),
+        AdaptiveCommand::Warmup(args) => {
+            let page = warmup(args).map(|page| page.about(&args.server));
+            output::show(page, args.output, false)
+        }
         AdaptiveCommand::Complaints(args) => {
             let page = complain(args).map(|page| page.about(&args.server));
             output::show(page, args.output, false)
@@ -316,6 +350,64 @@ fn acted(server: &ServerArgs, (binding, domain): Of, act: LearntAct) -> Result<P
         next: vec![command(&["pelton", "adaptive", "list"])],
         exit: EXIT_DONE,
     })
+}
+
+/// Shows warm-up, or sets the stage of a binding.
+fn warmup(args: &WarmupArgs) -> Result<Page, Failure> {
+    let stage = match (args.stage, args.restart, args.off) {
+        (Some(stage), ..) => Some(Some(stage)),
+        (None, true, _) => Some(Some(1)),
+        (None, false, true) => Some(None),
+        (None, false, false) => None,
+    };
+    let of = (args.binding.clone(), Some(EVERY_DOMAIN.to_string()));
+    if let Some(stage) = stage {
+        let act = LearntAct::Warmup { stage };
+        let mut page = acted(&args.server, of, act)?;
+        page.text = "done, for 1 binding\n".to_string();
+        page.next = vec![command(&["pelton", "adaptive", "warmup"])];
+        return Ok(page);
+    }
+    let envelope = ask(&args.server, of)?;
+    let about = (envelope.node, envelope.at, envelope.notes);
+    let mut pairs = pairs(envelope.reply)?;
+    pairs.retain(|it| it.warmup.is_some());
+    let mut text = match pairs.len() as u64 {
+        0 => "no binding of those named is warmed up: warmup_start is not set\n".to_string(),
+        count => format!("{} to be warmed up\n", units::counted(count, "binding")),
+    };
+    let mut table = Table::new(&[
+        ("BINDING", Align::Left),
+        ("STAGE", Align::Right),
+        ("A DAY", Align::Right),
+        ("USED", Align::Right),
+        ("DELIVERED", Align::Right),
+        ("DEFERRED", Align::Right),
+        ("LAST CHANGE", Align::Left),
+    ]);
+    let style = Style::of_stdout(args.output.color);
+    for pair in &pairs {
+        let Some(it) = &pair.warmup else { continue };
+        let stage = it.stage.map_or("warm".to_string(), |stage| {
+            format!("{stage} of {}", it.stages)
+        });
+        let allowance = it
+            .allowance
+            .map_or("-".to_string(), |it| units::grouped(it.into()));
+        table.row([
+            pair.binding.clone(),
+            stage,
+            allowance,
+            units::grouped(it.used),
+            units::grouped(it.delivered),
+            units::grouped(it.deferred),
+            it.why.clone(),
+        ]);
+    }
+    if !pairs.is_empty() {
+        text.push_str(&table.render(&style));
+    }
+    Ok(page("pelton.adaptive_warmup/1", text, &pairs, None, about))
 }
 
 /// One line of complaints.
@@ -460,6 +552,14 @@ fn state(pair: &LearntPair, style: &Style) -> String {
     if let Some(since) = &pair.pausing_since {
         return format!("pausing since {}", style.clock(since));
     }
+    if let Some(it) = &pair.warmup {
+        return match (it.stage, it.allowance) {
+            (Some(stage), Some(most)) => {
+                format!("warm-up: stage {stage} of {}, {most} a day", it.stages)
+            }
+            _ => "warm".to_string(),
+        };
+    }
     match pair.in_force.first() {
         Some(set) => format!("{} by {}", set.setting, set.rule),
         None => "delivering".to_string(),
@@ -496,6 +596,17 @@ fn write_pair(text: &mut String, pair: &LearntPair, style: &Style) -> core::fmt:
         style.strong(&name),
         state(pair, style)
     )?;
+    if let Some(it) = &pair.warmup {
+        writeln!(
+            text,
+            "Used         {} in 24 hours; today {} delivered, {} deferred, {} refused",
+            it.used, it.delivered, it.deferred, it.refused
+        )?;
+        if !it.why.is_empty() {
+            writeln!(text, "Why          {}", clean(&it.why))?;
+        }
+        return Ok(());
+    }
     if let Some(stop) = &pair.stop {
         let since = style.clock(&stop.since);
         writeln!(

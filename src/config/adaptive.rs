@@ -6,7 +6,9 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::throttle::Rate;
+use crate::base::time::Wall;
 use crate::base::units;
+use crate::base::warmup::STAGES_MAX;
 use crate::types::outcome::Stage;
 
 use super::domains::DomainSet;
@@ -47,6 +49,10 @@ pub enum Kind {
     Codes,
     /// Names of options that adaptive delivery may move.
     Managed,
+    /// A day of the calendar, or none.
+    Date,
+    /// Messages of a day, growing.
+    Schedule,
 }
 
 impl Kind {
@@ -63,6 +69,8 @@ impl Kind {
             Kind::Percent => "percentage",
             Kind::Codes => "list of codes",
             Kind::Managed => "list of options",
+            Kind::Date => "date",
+            Kind::Schedule => "list of integers",
         }
     }
 
@@ -89,6 +97,8 @@ impl Kind {
                  and 0 as the second is no limit"
             }
             Kind::Percent => "a percentage from 0 to 100",
+            Kind::Date => "a date in UTC, \"2026-11-20\", or none",
+            Kind::Schedule => "messages of a day, each more than before: ( 200 500 1000 )",
             Kind::Managed => {
                 "a list of max_outbound_connections, max_deliveries_per_connection, \
                  outbound_throttle_messages, retry_interval and max_retry_interval"
@@ -115,6 +125,9 @@ pub enum Value {
     Percent(Percent),
     Codes(Arc<[Code]>),
     Managed(Managed),
+    /// The beginning of a day; nothing: none.
+    Date(Option<Wall>),
+    Schedule(Arc<[u32]>),
 }
 
 /// An option that adaptive delivery moves.
@@ -406,7 +419,30 @@ pub fn parse(kind: Kind, words: &[&str]) -> Result<Value, Refusal> {
         Kind::Rates => rates(words).map(Value::Rates),
         Kind::Percent => percent(one()?).map(Value::Percent).map_err(first),
         Kind::Managed => managed(words).map(Value::Managed),
+        Kind::Date => date(one()?).map(Value::Date).map_err(first),
+        Kind::Schedule => schedule(words).map(|it| Value::Schedule(it.into())),
         Kind::Codes => codes(words).map(|it| Value::Codes(it.into())),
+    }
+}
+
+fn date(word: &str) -> Result<Option<Wall>, String> {
+    if word.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let day = Wall::of_date(word).ok_or("is no date like 2026-11-20")?;
+    Ok(Some(day))
+}
+
+fn schedule(words: &[&str]) -> Result<Vec<u32>, Refusal> {
+    if words.len() > STAGES_MAX {
+        return Err((STAGES_MAX, format!("is one more than {STAGES_MAX} stages")));
+    }
+    let stages = each(words, count)?;
+    let before = core::iter::once(0).chain(stages.iter().copied());
+    match before.zip(&stages).position(|(before, it)| *it <= before) {
+        Some(0) => Err((0, "allows nothing".to_string())),
+        Some(index) => Err((index, "is not more than the stage before it".to_string())),
+        None => Ok(stages),
     }
 }
 
@@ -722,6 +758,12 @@ impl fmt::Display for Value {
         let text = match self {
             Value::Patterns(all) => list(all.iter().map(|it| format!("/{}/", it.source()))),
             Value::Trigger(trigger) => quoted(&trigger.to_string()),
+            Value::Date(None) => "none".to_string(),
+            Value::Date(Some(day)) => {
+                let date: String = day.rfc3339().to_string().chars().take(10).collect();
+                quoted(&date)
+            }
+            Value::Schedule(stages) => list(stages.iter().map(u32::to_string)),
             Value::Stages(set) => {
                 let named = STAGES.iter().filter(|it| set.contains(**it));
                 list(named.map(|it| it.as_str().to_string()))
@@ -800,6 +842,9 @@ mod tests {
             ),
             (Kind::Rates, &["1", "0"], r#"( "1/3600" "0" )"#),
             (Kind::Percent, &["0.5"], "0.5"),
+            (Kind::Date, &["2026-11-20"], "\"2026-11-20\""),
+            (Kind::Date, &["None"], "none"),
+            (Kind::Schedule, &["200", "500"], r#"( "200" "500" )"#),
             (
                 Kind::Managed,
                 &["Retry_Interval", "max_outbound_connections"],
@@ -842,6 +887,12 @@ mod tests {
             (Kind::Rates, &["0", "5"], "0: is no rate"),
             (Kind::Rates, &["3600", "1/60"], "1: is lower"),
             (Kind::Percent, &["101"], "0: is out of bounds"),
+            (Kind::Date, &["2026-02-29"], "0: is no date"),
+            (Kind::Date, &["20 November"], "0: is no date"),
+            (Kind::Schedule, &["0", "5"], "0: allows nothing"),
+            (Kind::Schedule, &["5", "x"], "1: is not a whole number"),
+            (Kind::Schedule, &["5", "9", "9"], "2: is not more than"),
+            (Kind::Schedule, &[], "0: is empty"),
             (Kind::Codes, &["bc:10", "fbl:abuse"], "1: mixes"),
             (
                 Kind::Managed,

@@ -272,6 +272,43 @@ pub const OPTIONS: &[OptionSpec] = &[
     row("weight", count(0), BINDING_ONLY)
         .default("1")
         .doc("Share of its group's mail; 0 is only chosen if no other member can be."),
+    row(
+        "warmup_start",
+        Kind::Adaptive(adaptive::Kind::Date),
+        BINDING,
+    )
+    .default("none")
+    .doc(
+        "The day, in UTC, from which a new binding is warmed up: of warmup_schedule the first \
+         stage holds until then and on that day. Another date begins anew.",
+    ),
+    row(
+        "warmup_schedule",
+        Kind::Adaptive(adaptive::Kind::Schedule),
+        BINDING,
+    )
+    .default(
+        "200 500 1000 2000 5000 10000 20000 40000 50000 75000 100000 150000 200000 250000 \
+         300000 400000 500000 600000 750000 1000000 1250000 1500000 2000000 2500000 3000000 \
+         4000000 5000000 7500000 10000000",
+    )
+    .doc(
+        "Deliveries of each binding that may begin in any 24 hours while it is warmed up, one \
+         number for each stage. The next stage begins at midnight UTC when 90 % of the allowance \
+         was delivered on a day; after the last nothing limits it. What started counts after a \
+         restart too, as with outbound_throttle_messages. Mail of a group goes to other members \
+         once what waits takes the allowance; otherwise it waits, which uses up no attempt.",
+    ),
+    row(
+        "warmup_deferral_percentage",
+        Kind::Int { min: 0, max: 100 },
+        BINDING,
+    )
+    .default("10")
+    .doc(
+        "Of a day's answers, the share of deferrals and blocks above which the stage is held; \
+         above twice that the one before it comes back.",
+    ),
     row("ehlo_hostname", Kind::HostName, BINDING)
         .default("__hostname__")
         .doc("Name given in EHLO; __hostname__ is the name of the machine."),

@@ -5,9 +5,11 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::base::warmup::Schedule;
 use crate::types::flow::CLASS_DEFAULT;
 use crate::types::flow::CLASS_TRANSACTIONAL;
 
+use super::adaptive;
 use super::checked::Config;
 use super::curfew::Curfew;
 use super::options;
@@ -252,7 +254,24 @@ pub fn binding(config: &Config, binding: &Binding) -> BindingSettings {
         suspended: it.bool("suspend_delivery"),
         curfew: curfew(&it),
         weight: it.count("weight"),
+        warmup: warmup(&it),
     }
+}
+
+fn warmup(it: &Reader<'_>) -> Option<Arc<Schedule>> {
+    let start = match it.get("warmup_start") {
+        Some(Value::Adaptive(adaptive::Value::Date(start))) => (*start)?,
+        _ => return None,
+    };
+    let stages = match it.get("warmup_schedule") {
+        Some(Value::Adaptive(adaptive::Value::Schedule(stages))) => stages.clone(),
+        other => unreachable!("warmup_schedule has a preset, not {other:?}"),
+    };
+    Some(Arc::new(Schedule {
+        start,
+        stages,
+        deferral_percent: it.count("warmup_deferral_percentage"),
+    }))
 }
 
 fn curfew(it: &Reader<'_>) -> Option<Arc<Curfew>> {

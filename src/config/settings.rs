@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::throttle::Rate;
+use crate::base::warmup::Schedule;
 
 use super::adaptive::AdaptiveSettings;
 use super::curfew::Curfew;
@@ -152,6 +153,8 @@ pub struct BindingSettings {
     pub curfew: Option<Arc<Curfew>>,
     /// Its share of what its group is chosen for.
     pub weight: u32,
+    /// `warmup_schedule` and what goes with it; nothing unless `warmup_start` is a date.
+    pub warmup: Option<Arc<Schedule>>,
 }
 
 impl BindingSettings {

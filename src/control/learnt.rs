@@ -10,8 +10,10 @@ use std::thread::JoinHandle;
 
 use crate::base::map::Map;
 use crate::base::time::Wall;
+use crate::base::warmup::Warmups;
 use crate::engine::io::Adapted;
 use crate::engine::owner::adaptive::Pair;
+use crate::engine::owner::warmup::EVERY_DOMAIN;
 use crate::engine::owner_of;
 use crate::shape::Saved;
 use crate::types::id::ShardId;
@@ -50,7 +52,18 @@ impl Learnt {
             Some((pair, saved))
         });
         let is_owner = |pair: &Pair| owner_of(shards, &pair.0, &pair.1) == shard;
-        named.filter(|(pair, _)| is_owner(pair)).collect()
+        let of_pair = |(pair, _): &(Pair, Saved)| &*pair.1 != EVERY_DOMAIN && is_owner(pair);
+        named.filter(of_pair).collect()
+    }
+
+    /// Gives how far bindings were warmed up to those that go on with it. Before the shards run.
+    pub fn restore_warmups(&self, warmups: &Warmups) {
+        for (key, saved) in self.ledger.all() {
+            let of = key.split_once(' ').filter(|it| it.1 == EVERY_DOMAIN);
+            if let (Some((binding, _)), Some(saved)) = (of, saved.warmup) {
+                warmups.restore(binding, saved);
+            }
+        }
     }
 
     /// Starts the thread. It ends, with everything on disk, when the sender is gone.
@@ -84,7 +97,15 @@ impl Learnt {
                 let _ = journal.append(at, "limit", "pelton", sentence);
             }
             let key = format!("{} {}", adapted.binding, adapted.domain);
-            states.insert(key, adapted.saved);
+            let version = |saved: &Option<Saved>| Some(saved.as_ref()?.warmup.as_ref()?.version);
+            // Several shards tell of the warm-up of one binding.
+            let known = match states.get(&key) {
+                Some(state) => version(state),
+                None => version(&self.ledger.get(&key)),
+            };
+            if version(&adapted.saved) >= known {
+                states.insert(key, adapted.saved);
+            }
         }
         let states: Vec<_> = states.into_iter().collect();
         states

@@ -427,6 +427,8 @@ impl Desk {
         let what = match &act {
             LearntAct::Reset => Some("what was learnt is forgotten".to_string()),
             LearntAct::Resume => Some("suspensions end".to_string()),
+            LearntAct::Warmup { stage: Some(stage) } => Some(format!("warm-up at stage {stage}")),
+            LearntAct::Warmup { stage: None } => Some("warm-up is over".to_string()),
             // What is made of them tells of itself.
             LearntAct::Complaints { .. } => None,
             LearntAct::Set {

@@ -5,11 +5,26 @@ use crate::engine::Engine;
 use crate::engine::Turn;
 use crate::engine::io::Outbox;
 use crate::engine::owner::Owner;
+use crate::engine::owner::warmup::EVERY_DOMAIN;
 use crate::engine::query::{Answer, MESSAGES_LISTED_MAX, QUEUES_LISTED_MAX, Query};
 use crate::engine::stats::ShardStats;
 
 impl Engine {
     pub(super) fn answer(&mut self, now: Now, query: &Query, out: &mut Outbox) -> Answer {
+        if let Query::Learnt { binding, domain } = query {
+            let turn = &mut Turn {
+                now,
+                out,
+                common: &mut self.common,
+            };
+            let (binding, domain) = (binding.as_deref(), domain.as_deref());
+            let mut pairs = match domain {
+                None | Some(EVERY_DOMAIN) => self.owner.list_warmups(turn, binding),
+                Some(_) => Vec::new(),
+            };
+            pairs.extend(self.owner.list_learnt(now, binding, domain));
+            return Answer::Learnt(pairs);
+        }
         if let Query::Relearn {
             binding,
             domain,
@@ -57,11 +72,8 @@ impl Engine {
                 let shard = common.shard.0;
                 Answer::Preview { shard, found, next }
             }
-            Query::Learnt { binding, domain } => {
-                let of = (binding.as_deref(), domain.as_deref());
-                Answer::Learnt(owner.list_learnt(now, of.0, of.1))
-            }
             // Done before.
+            Query::Learnt { .. } => Answer::Learnt(Vec::new()),
             Query::Relearn { .. } => Answer::Relearnt(Ok(0)),
             Query::Trace { target } => Answer::Trace(owner.trace(now, common, target)),
         }

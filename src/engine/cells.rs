@@ -6,6 +6,7 @@ use crate::base::marks::Marks;
 use crate::base::peer_table::PeerTable;
 use crate::base::throttle::Throttles;
 use crate::types::sender::SENDERS_KEPT_MAX;
+use crate::base::warmup::Warmups;
 
 #[derive(Default)]
 pub struct Cells {
@@ -35,6 +36,8 @@ pub struct Cells {
     pub memory_limit: Gauge,
     /// Throttles of all stanzas that set one.
     pub throttles: Throttles,
+    /// Bindings that receivers do not know yet.
+    pub warmups: Warmups,
 }
 
 impl Cells {

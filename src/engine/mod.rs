@@ -26,7 +26,7 @@ use crate::base::prng::{Prng, hash_bytes};
 use crate::base::slab::Key;
 use crate::base::throttle::keep::Keep;
 use crate::base::throttle::{Rate, Throttle, Wanted};
-use crate::base::time::{Mono, Now, Wall};
+use crate::base::time::{Mono, Now};
 use crate::config::{BindingIndex, Config, GroupIndex};
 use crate::engine::cells::Cells;
 use crate::engine::gather::Start;
@@ -148,10 +148,11 @@ impl Common {
         owner_of(self.shards, binding, domain) == self.shard
     }
 
-    /// A choice among the members of a group that nothing stops, or all if none is awake.
+    /// A choice among the members of a group that nothing stops, or all if none is awake; of those
+    /// not such as are still to become known to receivers and may send no more for now.
     pub fn choice_of<'a>(
         &self,
-        wall: Wall,
+        now: Now,
         group: GroupIndex,
         members: &'a mut Members,
     ) -> Option<Choice<'a>> {
@@ -161,12 +162,13 @@ impl Common {
         let of = |it: &BindingIndex| config.binding_settings(*it);
         let curfew = |it: &BindingIndex| {
             let curfew = of(it).curfew.as_ref();
-            curfew.is_some_and(|it| it.closed_until(wall).is_some())
+            curfew.is_some_and(|it| it.closed_until(now.wall).is_some())
         };
         let awake = |it: &&BindingIndex| !of(it).suspended && !ordered(it) && !curfew(it);
         let Members { bindings, weights } = members;
         bindings.clear();
         bindings.extend(all.iter().filter(awake).map(|it| it.0));
+        self.prefer_allowed(now.mono, bindings);
         if bindings.is_empty() {
             bindings.extend(all.iter().map(|it| it.0));
         }
@@ -176,6 +178,21 @@ impl Common {
             true => Choice::Group(bindings),
             false => Choice::Weighted(bindings, weights),
         })
+    }
+
+    /// Passes over members whose warm-up allows no more for now, if others are left.
+    fn prefer_allowed(&self, now: Mono, bindings: &mut Vec<u32>) {
+        let config = &self.generation.config;
+        let is_full = |it: &u32| {
+            let settings = config.binding_settings(BindingIndex(*it));
+            let warmup = settings.warmup.as_ref();
+            let found = warmup.and_then(|_| self.cells.warmups.find(&settings.name));
+            found.is_some_and(|it| it.is_full(now))
+        };
+        let full = bindings.iter().filter(|it| is_full(it)).count();
+        if full > 0 && full < bindings.len() {
+            bindings.retain(|it| !is_full(it));
+        }
     }
 
     pub fn memory_is_short(&self) -> bool {

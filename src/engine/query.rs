@@ -357,12 +357,14 @@ pub enum LearntAct {
         assignment: String,
         seconds: u64,
     },
+    /// The stage of a binding that is warmed up, from 1; nothing: it is warm.
+    Warmup { stage: Option<u32> },
     /// Recipients have complained.
     Complaints { category: String, count: u64 },
 }
 
-/// What was learnt of one (binding, domain) pair.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// What was learnt of one (binding, domain) pair; with `warmup`, of a binding.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct LearntPair {
     pub binding: String,
     pub domain: String,
@@ -385,6 +387,28 @@ pub struct LearntPair {
     pub delivered: u64,
     #[serde(default)]
     pub complaints: Vec<LearntComplaints>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<LearntWarmup>,
+}
+
+/// How far the warm-up of a binding is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LearntWarmup {
+    /// From 1; nothing: warm.
+    pub stage: Option<u32>,
+    pub stages: u32,
+    /// Messages of 24 hours.
+    pub allowance: Option<u32>,
+    /// Those that have started in the last 24 hours.
+    pub used: u64,
+    /// Answers of this day in UTC.
+    pub delivered: u64,
+    pub deferred: u64,
+    pub refused: u64,
+    /// What the last change or day has led to.
+    pub why: String,
+    /// RFC 3339.
+    pub judged_at: String,
 }
 
 /// Complaints of one category.

@@ -739,7 +739,7 @@ fn bind(
         BindingChoice::Normal => Choice::Binding(0),
         BindingChoice::Suspended => Choice::Binding(HELD_TAG),
         BindingChoice::Binding(BindingIndex(index)) => Choice::Binding(index),
-        BindingChoice::Group(group) => turn.common.choice_of(turn.now.wall, group, members)?,
+        BindingChoice::Group(group) => turn.common.choice_of(turn.now, group, members)?,
     };
     chooser.choose(domain, choice, &mut turn.common.prng)
 }

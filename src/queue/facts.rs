@@ -36,6 +36,8 @@ pub enum Cause {
     Throttle,
     /// A limit that adaptive delivery has set.
     Adaptive,
+    /// What a new binding may send in a day.
+    WarmUp,
     Suspended,
     /// A body on its way back from its home.
     BodyFetch,
@@ -55,6 +57,7 @@ impl Cause {
         Cause::ConnectionLimit,
         Cause::Throttle,
         Cause::Adaptive,
+        Cause::WarmUp,
         Cause::Suspended,
         Cause::BodyFetch,
     ];
@@ -74,6 +77,7 @@ impl Cause {
             Cause::ConnectionLimit => "connection limit",
             Cause::Throttle => "throttle",
             Cause::Adaptive => "adaptive limit",
+            Cause::WarmUp => "warm-up",
             Cause::Suspended => "suspended",
             Cause::BodyFetch => "body fetch",
         }

@@ -124,6 +124,8 @@ pub enum What {
     Deliveries,
     RetryInterval,
     MaxRetryInterval,
+    /// What a binding may send in a day.
+    Warmup,
     All,
 }
 
@@ -137,6 +139,7 @@ impl What {
             What::Deliveries => "max_deliveries_per_connection",
             What::RetryInterval => "retry_interval",
             What::MaxRetryInterval => "max_retry_interval",
+            What::Warmup => "warmup_schedule",
             What::All => "all",
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::throttle::Rate;
 use crate::base::time::{Now, Wall};
+use crate::base::warmup;
 use crate::config::adaptive::Set;
 
 use super::complaints::Day;
@@ -26,6 +27,8 @@ pub struct Saved {
     /// Deliveries and complaints.
     pub day: Day,
     pub causes: [Cause; 3],
+    /// Of a binding, whatever the domain.
+    pub warmup: Option<warmup::Saved>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ impl Saved {
     pub fn is_empty(&self) -> bool {
         let limits = self.connections.is_none() && self.deliveries.is_none();
         let learnt = self.rate.is_some() || !limits || self.stop.is_some();
-        !learnt && self.sets.is_empty() && self.day.is_empty()
+        !learnt && self.warmup.is_none() && self.sets.is_empty() && self.day.is_empty()
     }
 
     /// There is something beside what was delivered.
@@ -114,6 +117,7 @@ impl From<SavedOption> for Set {
 impl Shape {
     pub fn saved(&self) -> Saved {
         Saved {
+            warmup: None,
             rate: self.rate.saved(),
             connections: self.connections.saved(),
             deliveries: self.deliveries.saved(),

@@ -65,6 +65,21 @@ impl World {
         }
     }
 
+    /// Gives a process how far its bindings were warmed up.
+    pub fn restore_warmups(&mut self) {
+        let Some(process) = &self.process else {
+            return;
+        };
+        for ((binding, _), saved) in &self.learnt {
+            let Some(saved) = &saved.warmup else {
+                continue;
+            };
+            for cells in process.cells_once() {
+                cells.warmups.restore(binding, saved.clone());
+            }
+        }
+    }
+
     /// After throttles have asked, or something has been written.
     pub fn plan_keeping(&mut self) {
         let (life, now_us) = (self.life(), self.now_us);

@@ -11,6 +11,7 @@ use crate::base::prng::Prng;
 use crate::base::time::Mono;
 use crate::base::time::Now;
 use crate::base::time::Wall;
+use crate::base::warmup::Warmups;
 use crate::config::Config;
 use crate::config::Environment;
 use crate::config::SourceFile;
@@ -22,6 +23,7 @@ use crate::engine::io::Input;
 use crate::engine::io::MeshMessage;
 use crate::engine::io::Outbox;
 use crate::engine::io::ToShard;
+use crate::engine::owner::warmup::EVERY_DOMAIN;
 use crate::engine::settings::Identity;
 use crate::hose;
 use crate::hose::Hose;
@@ -139,6 +141,16 @@ impl Process {
     }
 }
 
+/// A day of warm-up: short, so that a run has some.
+const WARMUP_DAY: core::time::Duration = core::time::Duration::from_secs(10);
+
+fn cells() -> Cells {
+    Cells {
+        warmups: Warmups::with_day(WARMUP_DAY),
+        ..Cells::new(1)
+    }
+}
+
 impl World {
     pub fn now(&self) -> Now {
         let (now_us, wall) = (self.now_us, self.wall());
@@ -229,6 +241,7 @@ impl World {
         self.set_gauges();
         self.windows.start();
         self.restore_throttles();
+        self.restore_warmups();
         let orders = self.orders_at_start(shards);
         for opening in openings {
             self.start_engine(&config, &orders, opening);
@@ -282,7 +295,7 @@ impl World {
         let existing = self.events.found(shard, shards);
         let learnt = self.learnt.iter();
         let learnt = learnt.filter(|((binding, domain), _)| {
-            crate::engine::owner_of(shards, binding, domain) == shard
+            domain != EVERY_DOMAIN && crate::engine::owner_of(shards, binding, domain) == shard
         });
         let learnt = learnt.map(|((binding, domain), saved)| {
             let pair = (binding.as_str().into(), domain.as_str().into());

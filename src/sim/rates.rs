@@ -85,6 +85,9 @@ impl World {
             let seen = process.rates.started.entry(name).or_default();
             let window_us = rate.window.as_micros() as u64;
             for _ in *seen..started {
+                // Of a throttle whose rate has become less the last starts count.
+                let surplus = starts.len().saturating_sub(rate.count as usize);
+                starts.drain(..surplus);
                 if starts.len() == rate.count as usize {
                     let first_us = starts.pop_front().unwrap_or_default();
                     let kept = now_us >= first_us + window_us;

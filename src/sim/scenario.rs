@@ -182,6 +182,8 @@ pub struct Scenario {
     pub calm_us: u64,
     /// Nothing in runs without throttles.
     pub rates: Option<Rates>,
+    /// The stages of its first binding; nothing in most runs.
+    pub warmup: Option<String>,
     /// Delivery adapts.
     pub adapts: bool,
     options: Options,
@@ -276,6 +278,7 @@ impl Scenario {
             calm_us,
             adapts: throttles.chance(1, 2),
             rates: throttles.chance(1, 2).then(|| draw_rates(&mut throttles)),
+            warmup: draw_warmup(&mut Prng::stream(seed, "warm-up")),
             options,
         }
     }
@@ -464,6 +467,12 @@ impl Scenario {
                     );
                 }
             }
+            if let (Some(stages), true) = (&self.warmup, is_first) {
+                let _ = write!(
+                    throttles,
+                    " Warmup_Start = \"2000-01-01\" Warmup_Schedule = ({stages} )"
+                );
+            }
             let _ = writeln!(
                 bindings,
                 " binding \"{0}\" {{ Bind_Address = \"{1}\" \
@@ -535,6 +544,18 @@ fn draw_rates(prng: &mut Prng) -> Rates {
         host: [rate(), rate()],
         inbound: rate(),
     }
+}
+
+fn draw_warmup(prng: &mut Prng) -> Option<String> {
+    if !prng.chance(1, 3) {
+        return None;
+    }
+    let mut most = 0;
+    let stages = (0..prng.between(1, 4)).map(|_| {
+        most += prng.between(4, 40);
+        format!(" {most}")
+    });
+    Some(stages.collect())
 }
 
 fn written([messages, connections]: &[String; 2]) -> String {

@@ -284,7 +284,7 @@ struct Planned {
 
 impl State {
     /// What has started in the window that ends now.
-    fn recent(&self, now: Mono) -> u64 {
+    pub(super) fn recent(&self, now: Mono) -> u64 {
         let window = self.rate.window;
         let all = self.started.moments();
         all.filter(|(at, _)| *at + window > now)

@@ -58,6 +58,7 @@ impl Books {
         }
         let refused = |error| Refused::new(format!("E101 {}: {error}", base.display()));
         let (learnt, mut damage) = Learnt::open(base, lock).map_err(refused)?;
+        learnt.restore_warmups(&cells.warmups);
         let around = (cells.clone(), clock.now());
         let opened = KeptThrottles::open(base, lock, around);
         let (throttles, more) = opened.map_err(refused)?;

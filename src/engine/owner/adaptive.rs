@@ -197,11 +197,13 @@ impl Link {
     /// The throttles of its messages.
     pub(super) fn message_throttles(&self) -> impl Iterator<Item = Arc<Throttle>> + use<> {
         let of_adaptive = self.adaptive.as_ref().and_then(|it| it.throttle.clone());
+        let of_warmup = self.warming.as_ref().and_then(|it| it.throttle().cloned());
         self.throttled
             .messages
             .clone()
             .into_iter()
             .chain(of_adaptive)
+            .chain(of_warmup)
     }
 
     /// The queue waits for the rate that adaptive delivery has found.
@@ -309,6 +311,7 @@ impl Owner {
         host: Option<&str>,
         answer: &Answered,
     ) -> Heed {
+        self.warmup_hears(turn, queue, answer);
         let Some(link) = self.links.get(&queue) else {
             return Heed::AsItIs;
         };
@@ -574,7 +577,7 @@ impl Owner {
 }
 
 /// The bounce class of a failure; what is none has no class.
-fn class_of(stage: Stage, reply: &Reply) -> u16 {
+pub(super) fn class_of(stage: Stage, reply: &Reply) -> u16 {
     match reply.class() {
         Class::Positive => 0,
         _ => u16::from(classify::bounce_class(stage, reply).number()),
@@ -596,6 +599,12 @@ pub(super) fn sentence(binding: &str, domain: &str, change: &Change) -> String {
         (What::Suspension, None) => "delivery goes on".to_string(),
         (What::Blackhole, Some(time)) => format!("mail is dropped for {time}"),
         (What::Blackhole, None) => "mail is kept again".to_string(),
+        (What::Warmup, to) => {
+            let (from, to) = (change.from.as_deref(), to.as_deref());
+            let why = &change.cause.rule;
+            let (from, to) = (from.unwrap_or("nothing"), to.unwrap_or("nothing"));
+            return format!("{binding}: from {from} to {to} ({why})");
+        }
         (What::All, _) => "what was learnt is forgotten".to_string(),
         (what, Some(to)) => {
             // What nobody has learnt before was as configured, which is not known here.

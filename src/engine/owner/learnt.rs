@@ -59,6 +59,10 @@ impl Owner {
         (binding, domain): (Option<&str>, Option<&str>),
         act: &LearntAct,
     ) -> Result<u64, String> {
+        if let LearntAct::Warmup { .. } = act {
+            let binding = binding.ok_or("warm-up is of one binding: name it")?;
+            return self.set_warmup(turn, binding, act);
+        }
         if let LearntAct::Set { assignment, .. } = act {
             let (Some(binding), Some(domain)) = (binding, domain) else {
                 return Err("a value is for one binding and one domain: name both".to_string());
@@ -170,6 +174,8 @@ fn acted(
     act: &LearntAct,
 ) -> Result<bool, String> {
     Ok(match act {
+        // Of a binding, not of a pair.
+        LearntAct::Warmup { .. } => false,
         LearntAct::Reset => {
             shape.reset(now, OPERATOR);
             true
@@ -244,6 +250,7 @@ fn described(
                 rule: it.cause.rule.clone(),
             })
             .collect(),
+        warmup: None,
     }
 }
 

@@ -25,6 +25,7 @@ mod siblings;
 mod stripes;
 mod throttles;
 pub mod view;
+pub mod warmup;
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -36,7 +37,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::throttle::Throttle;
 use crate::base::time::{Mono, Now, Wall};
 use crate::base::timer_wheel::{TimerKey, TimerWheel};
-use crate::config::{BindingIndex, Config};
+use crate::config::{BindingIndex, BindingSettings, Config};
 use crate::deliver::cache::{ANSWERS_MAX, Cache};
 use crate::deliver::dns_answer::{Answer, Question};
 use crate::deliver::hosts::{HOSTS_MAX, Hosts};
@@ -54,6 +55,7 @@ use crate::engine::owner::places::{Claim, Places};
 use crate::engine::owner::siblings::Idle;
 use crate::engine::owner::stripes::Stripe;
 use crate::engine::owner::throttles::{Bookings, Throttled};
+use crate::engine::owner::warmup::Warming;
 use crate::engine::recorder::Recorder;
 use crate::engine::settings::HELD_BINDING;
 use crate::engine::settings::LinkSettings;
@@ -80,6 +82,8 @@ struct Link {
     connections: Vec<Key>,
     openings: Openings,
     throttled: Throttled,
+    /// Nothing unless its binding is to be warmed up.
+    warming: Option<Box<Warming>>,
     /// Nothing unless it has heard an answer and adapts.
     adaptive: Option<Box<Adaptive>>,
     /// Connections whose host has let them in.
@@ -292,6 +296,7 @@ impl Owner {
         let mut link = Link::new(binding.clone(), domain.into(), settings);
         link.unnamed = is_unnamed(&turn.common.generation.config, binding);
         link.throttled = throttled(turn, &link.settings);
+        link.warming = warming(turn, &link.settings);
         link.stripe = Stripe::new(turn.now, pair_hash(binding, domain));
         self.links.insert(queue, link);
         self.unshelve(turn, queue);
@@ -347,6 +352,7 @@ impl Owner {
             self.leave_throttles(queue);
             if let Some(link) = self.links.get_mut(&queue) {
                 link.throttled = throttled(turn, &settings);
+                link.warming = warming(turn, &settings);
                 link.settings = settings;
                 link.orders_version = u64::MAX;
                 link.unnamed = is_unnamed(&turn.common.generation.config, &binding);
@@ -551,6 +557,11 @@ fn throttled(turn: &Turn<'_>, settings: &LinkSettings) -> Throttled {
     Throttled::of(turn, rates.map(Option::as_ref))
 }
 
+fn warming(turn: &Turn<'_>, settings: &LinkSettings) -> Option<Box<Warming>> {
+    let BindingSettings { name, warmup, .. } = &settings.binding;
+    Warming::of(turn, name, warmup.as_ref()).map(Box::new)
+}
+
 /// True if mail of this binding is sent by `default`, since no other has its name.
 pub fn is_unnamed(config: &Config, binding: &str) -> bool {
     binding != HELD_BINDING && config.binding_by_name(binding).is_none()
@@ -588,6 +599,7 @@ impl Link {
             connections: Vec::new(),
             openings: Openings::default(),
             throttled: Throttled::default(),
+            warming: None,
             adaptive: None,
             let_in: 0,
             meets_host_throttles: false,

@@ -90,7 +90,7 @@ fn rebound_to(
     }
     let group = config.group_by_name(to)?;
     let mut members = Members::default();
-    let choice = turn.common.choice_of(turn.now.wall, group, &mut members)?;
+    let choice = turn.common.choice_of(turn.now, group, &mut members)?;
     let stays = |index: &u32| name(*index).is_some_and(|it| &**it == from);
     if choice.members().iter().any(stays) {
         return None;

@@ -64,6 +64,7 @@ impl Owner {
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, queue: QueueId) {
         self.heed(turn, queue);
         self.end_surplus(turn, queue);
+        self.follow_warmup(turn, queue);
         let Some(link) = self.links.get(&queue) else {
             return;
         };
@@ -573,6 +574,7 @@ impl Owner {
             Gate::Open | Gate::One => None,
         };
         let adapted = throttled.filter(|_| link.waits_for_adaptive());
+        let warms = throttled.filter(|_| link.waits_for_warmup());
         let stopped = link
             .adaptive
             .as_ref()
@@ -593,6 +595,7 @@ impl Owner {
             () if active + busy == 0 => (Cause::Backoff, None),
             () if matches!(link.plan, Way::Asking) => (Cause::Dns, None),
             () if adapted.is_some() && active > 0 => (Cause::Adaptive, adapted),
+            () if warms.is_some() && active > 0 => (Cause::WarmUp, warms),
             () if throttled.is_some() && active > 0 => (Cause::Throttle, throttled),
             () if !self.waits_under(queue).is_empty() && !open => (Cause::ConnectionLimit, None),
             () if link.dialing > 0 && !open => (Cause::Connecting, None),

@@ -223,7 +223,12 @@ impl Owner {
     fn wait(&mut self, now: Mono, queue: QueueId, until: Mono) {
         let part = until.since(now) / LOOKS;
         let least = now + part.max(LOOK_MIN);
-        self.look_again(queue, until.min(least));
+        let link = self.links.get(&queue);
+        let warming = link.and_then(|it| it.warming.as_ref());
+        // The next day may bring another allowance.
+        let day = warming.map_or(Mono::MAX, |it| it.ends_at());
+        let day = if day > now { day } else { Mono::MAX };
+        self.look_again(queue, until.min(least).min(day));
     }
 
     /// Looks at a queue at this moment, or before it.
@@ -305,6 +310,7 @@ impl Owner {
         let link = self.links.get(&queue)?;
         if link.throttled.messages.is_none()
             && link.adaptive.is_none()
+            && link.warming.is_none()
             && !link.meets_host_throttles
         {
             return Some(best);
@@ -369,7 +375,8 @@ impl Owner {
         let outgoing = self.outgoing.get(key)?;
         let of_host = outgoing.throttled.messages.clone();
         let link = self.links.get_mut(&queue)?;
-        if link.throttled.messages.is_none() && link.adaptive.is_none() && of_host.is_none() {
+        let free = link.throttled.messages.is_none() && link.adaptive.is_none();
+        if free && link.warming.is_none() && of_host.is_none() {
             return Some(job);
         }
         let of_queue: Vec<Arc<Throttle>> = link.message_throttles().collect();

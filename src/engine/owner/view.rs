@@ -684,6 +684,7 @@ fn sentence(
             None => "waits for its turn under a throttle".to_string(),
         },
         Cause::Adaptive => link.adaptive_words(),
+        Cause::WarmUp => link.warmup_words(now),
         Cause::Suspended => stopped_by.to_string(),
         Cause::BodyFetch => "waits for bodies to be read from the spool".to_string(),
     };
