@@ -139,6 +139,11 @@ fn a_kill_brings_no_second_allowance_and_an_operator_ends_it() {
     });
     let changes = run(&["changes"], &run_of.spool());
     assert!(changes.contains("warm-up at stage 2"), "{changes}");
+    let ledger = run_of.spool().join("adaptive.ledger");
+    wait_until("the stage on disk", || {
+        let lines = fs::read_to_string(&ledger).unwrap_or_default();
+        lines.contains("\"stage\":1")
+    });
     engine.kill();
     engine = run_of.start();
     let shown = run(&["adaptive", "warmup"], &run_of.spool());

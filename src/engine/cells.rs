@@ -5,8 +5,8 @@ use crate::base::limit::Limits;
 use crate::base::marks::Marks;
 use crate::base::peer_table::PeerTable;
 use crate::base::throttle::Throttles;
-use crate::types::sender::SENDERS_KEPT_MAX;
 use crate::base::warmup::Warmups;
+use crate::types::sender::SENDERS_KEPT_MAX;
 
 #[derive(Default)]
 pub struct Cells {

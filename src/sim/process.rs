@@ -144,13 +144,6 @@ impl Process {
 /// A day of warm-up: short, so that a run has some.
 const WARMUP_DAY: core::time::Duration = core::time::Duration::from_secs(10);
 
-fn cells() -> Cells {
-    Cells {
-        warmups: Warmups::with_day(WARMUP_DAY),
-        ..Cells::new(1)
-    }
-}
-
 impl World {
     pub fn now(&self) -> Now {
         let (now_us, wall) = (self.now_us, self.wall());
@@ -203,6 +196,7 @@ impl World {
         // So few that most are known by their hashes.
         let cells = || Cells {
             senders_max: SENDERS_MAX,
+            warmups: Warmups::with_day(WARMUP_DAY),
             ..Cells::new(1)
         };
         let cells: Vec<Arc<Cells>> = match self.planted {
