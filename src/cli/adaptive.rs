@@ -33,6 +33,7 @@ use crate::engine::owner::warmup::EVERY_DOMAIN;
 use crate::engine::query::LearntAct;
 use crate::engine::query::LearntCause;
 use crate::engine::query::LearntPair;
+use crate::engine::query::LearntWarmup;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -587,6 +588,18 @@ fn explain(envelope: Envelope, args: &ExplainArgs, style: &Style) -> Result<Page
     Ok(page)
 }
 
+fn write_warmup(text: &mut String, it: &LearntWarmup) -> core::fmt::Result {
+    writeln!(
+        text,
+        "Used         {} in 24 hours; today {} delivered, {} deferred, {} refused",
+        it.used, it.delivered, it.deferred, it.refused
+    )?;
+    match it.why.is_empty() {
+        true => Ok(()),
+        false => writeln!(text, "Why          {}", clean(&it.why)),
+    }
+}
+
 fn write_pair(text: &mut String, pair: &LearntPair, style: &Style) -> core::fmt::Result {
     let name = format!("{} by {}", clean(&pair.domain), clean(&pair.binding));
     let waiting = units::counted(pair.queued, "message");
@@ -597,15 +610,7 @@ fn write_pair(text: &mut String, pair: &LearntPair, style: &Style) -> core::fmt:
         state(pair, style)
     )?;
     if let Some(it) = &pair.warmup {
-        writeln!(
-            text,
-            "Used         {} in 24 hours; today {} delivered, {} deferred, {} refused",
-            it.used, it.delivered, it.deferred, it.refused
-        )?;
-        if !it.why.is_empty() {
-            writeln!(text, "Why          {}", clean(&it.why))?;
-        }
-        return Ok(());
+        return write_warmup(text, it);
     }
     if let Some(stop) = &pair.stop {
         let since = style.clock(&stop.since);
