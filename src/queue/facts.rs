@@ -44,7 +44,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 14] = [
+    pub const ALL: [Cause; 15] = [
         Cause::Idle,
         Cause::Ready,
         Cause::Delivering,
