@@ -28,6 +28,7 @@ pub mod view;
 pub mod warmup;
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,6 +66,11 @@ use crate::shape::Saved;
 use crate::types::address::Address;
 use crate::types::id::{BatchId, ShardId};
 use crate::types::message::{Arrival, Content};
+
+/// Looks at queues in one turn, and as many for each queue; what is left comes so much later.
+const LOOKS_MIN: usize = 1_024;
+const LOOKS_EACH: usize = 4;
+const LOOK_LATER: Duration = Duration::from_millis(1);
 
 /// Distinct settings kept for sharing among links of a binding.
 const SETTINGS_SHARED_MAX: usize = 64;
@@ -402,10 +408,18 @@ impl Owner {
 
     /// Looks at every queue for which something has changed in this turn.
     pub fn settle_turn(&mut self, turn: &mut Turn<'_>) {
+        let mut looks_left = LOOKS_MIN + LOOKS_EACH * self.links.len();
         while let Some(queue) = self.dirty.pop_front() {
-            if let Some(link) = self.links.get_mut(&queue) {
-                link.dirty = false;
+            let Some(link) = self.links.get_mut(&queue) else {
+                continue;
+            };
+            link.dirty = false;
+            if looks_left > 0 {
+                looks_left -= 1;
                 self.pump(turn, queue);
+            } else {
+                // Queues that hand places to and fro must not keep the shard from all else.
+                self.look_again(queue, turn.now.mono + LOOK_LATER);
             }
         }
         self.take_caught(turn);
